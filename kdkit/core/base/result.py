@@ -82,6 +82,16 @@ def to_html(sections: Sequence[Section]) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """Foreign text for a terminal: on one line, and without characters that the terminal would obey.
+
+    Example:
+        >>> print(one_line("a\\n b\\x1b[31m"))
+        a b\\x1b[31m
+    """
+    return " ".join(text.split()).translate(CONTROLS)
+
+
 def text_table(table: Table) -> str:
     """One table as plain text.
 

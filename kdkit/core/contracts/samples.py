@@ -84,12 +84,14 @@ class Recognition:
         options: those that the source needs.
         says: what it takes the path for, a line each: layout, classes, splits, encoding.
         certainty: 0 to 100; the source with the largest number is taken.
+        warns: what is odd about the data, a line each.
     """
 
     path: Path
     options: Mapping[str, Any]
     says: tuple[str, ...]
     certainty: int
+    warns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,11 +26,13 @@ class Recognized:
         source: name of the source.
         found: how it reads the path.
         others: names of sources that could read it too, the most certain first.
+        refused: source -> why it does not read the path, though it is of its format.
     """
 
     source: str
     found: Recognition
     others: tuple[str, ...]
+    refused: Mapping[str, KdkitError]
 
 
 def recognize(path: Path, catalogue: Catalogue) -> Recognized:
@@ -43,7 +46,7 @@ def recognize(path: Path, catalogue: Catalogue) -> Recognized:
             "KD-DATA-022", "no such file or folder", where=str(path), fix="check the path", code=ExitCode.MISSING
         )
     found: list[tuple[int, str, Recognition]] = []
-    refused: list[KdkitError] = []
+    refused: dict[str, KdkitError] = {}
     for entry in catalogue.entries("source"):
         spec: SourceSpec = entry.spec
         if not spec.recognizer:
@@ -52,15 +55,15 @@ def recognize(path: Path, catalogue: Catalogue) -> Recognized:
             with plugin_errors(f"source '{spec.name}' failed"):
                 one: Recognition | None = resolve(spec.recognizer)(path)
         except KdkitError as error:
-            refused.append(error)
+            refused[spec.name] = error
             continue
         if one is not None:
             found.append((-one.certainty, spec.name, one))
     if found:
         found.sort(key=lambda each: each[:2])
-        return Recognized(found[0][1], found[0][2], tuple(name for _, name, _ in found[1:]))
+        return Recognized(found[0][1], found[0][2], tuple(name for _, name, _ in found[1:]), refused)
     if refused:
-        raise refused[0]
+        raise next(iter(refused.values()))
     raise KdkitError(
         "KD-DATA-023",
         "no source recognizes this",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.result import one_line
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import SPLITS, Reporter, Sample
 from kdkit.core.data.contact_sheet import write_contact_sheet
@@ -20,6 +22,8 @@ from kdkit.core.project.registry.create import create_project
 
 EXAMPLES = 5
 """Samples that are shown."""
+TEXT = 80
+"""Characters of their texts."""
 
 
 def start_project(folder: Path, path: Path, reporter: Reporter) -> Project:
@@ -36,6 +40,7 @@ def start_project(folder: Path, path: Path, reporter: Reporter) -> Project:
     """
     taken = recognize(Path(os.path.abspath(path)), load_catalogue())
     root = folder.resolve()
+    made = [path for path in (root, root / ".kdkit") if not path.exists()]
     entry = {"source": taken.source, "path": _relative(taken.found.path, root), "options": dict(taken.found.options)}
     existed = (root / "registry.yaml").exists()
     project = create_project(folder, entry)
@@ -44,12 +49,22 @@ def start_project(folder: Path, path: Path, reporter: Reporter) -> Project:
     except BaseException:
         if not existed:
             project.registry_path.unlink()
+            _remove(made)
         raise
     _tell(taken, reporter)
     for kind in read.skipped:
         (reporter.say if kind.level == "note" else reporter.warn)(str(kind))
     _show(project, read.samples, reporter)
     return project
+
+
+def _remove(made: Sequence[Path]) -> None:
+    """What this call has made: the caches, and the folder if nothing else is in it."""
+    for path in reversed(made):
+        if path.name == ".kdkit":
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -61,9 +76,14 @@ def _relative(path: Path, root: Path) -> str:
 def _tell(taken: Recognized, reporter: Reporter) -> None:
     reporter.say(f"taken for: source {taken.source}")
     for line in taken.found.says:
-        reporter.say(f"  {line}")
+        reporter.say(f"  {one_line(line)}")
     if taken.others:
         reporter.say(f"  other sources could read it too: {', '.join(taken.others)}")
+    for line in taken.found.warns:
+        reporter.warn(one_line(line))
+    for name, error in taken.refused.items():
+        fix = f"; {error.fix}" if error.fix else ""
+        reporter.warn(one_line(f"source {name} could not read it: {error.headline}{fix}"))
 
 
 def _show(project: Project, samples: Sequence[Sample], reporter: Reporter) -> None:
@@ -72,14 +92,15 @@ def _show(project: Project, samples: Sequence[Sample], reporter: Reporter) -> No
     counts = ", ".join(f"{count} {split}" for split, count in splits.items())
     domains = sorted({sample.domain for sample in samples})
     labels = {(sample.domain, sample.label) for sample in samples if sample.label}
-    reporter.say(f"{len(samples)} samples ({counts}), domains {name_some(domains)}, {len(labels)} classes")
+    reporter.say(f"{len(samples)} samples ({counts}), domains {one_line(name_some(domains))}, {len(labels)} classes")
     if not splits["calibration"]:
         reporter.warn("no sample is in the split calibration, so trust cannot be measured")
     places = sorted({int(place) for place in np.linspace(0, len(samples) - 1, EXAMPLES)}) if samples else []
     chosen = [samples[place] for place in places]
     for sample in chosen:
         label = sample.label or "no label"
-        reporter.say(f"  {sample.id}: {sample.domain} / {label} / {sample.split}: {sample.text[:80]}")
+        line = f"{sample.id}: {sample.domain} / {label} / {sample.split}: {sample.text[:TEXT]}"
+        reporter.say(f"  {one_line(line)}")
     sheet = project.root / "reports" / "samples.png"
     try:
         with optional_write("the contact sheet"):

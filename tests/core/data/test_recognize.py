@@ -14,6 +14,7 @@ from kdkit.core.plugin_system.catalogue import Catalogue
 from kdkit.core.plugin_system.discovery import load_catalogue
 from tests.core.features.small import paint
 from tests.errors import raises_error
+from tests.plugins.sources.archives import png, write_tar
 from tests.plugins.sources.files import write_manifest
 
 
@@ -36,6 +37,25 @@ def test_nothing_recognized_says_what_is_there(tmp_path: Path) -> None:
         assert word in caught.value.why
 
 
+def test_a_table_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    paint(tmp_path / "imgs" / "a.png", seed=1)
+    table = write_manifest(tmp_path / "labels.csv", [{"image": f"{name}.png", "label": "cyst"} for name in "ab"])
+    with raises_error("KD-SRC-107", where=str(table)):
+        recognize(tmp_path, load_catalogue())
+    write_manifest(table, [{"image_id": "a", "dx": "cyst"}])  # paths without endings
+    with raises_error("KD-SRC-115", where=str(tmp_path)) as caught:
+        recognize(tmp_path, load_catalogue())
+    assert "labels.csv" in caught.value.what
+
+
+def test_images_beside_an_archive_are_not_passed_over(tmp_path: Path) -> None:
+    for number in range(4):
+        paint(tmp_path / ("cat", "dog")[number % 2] / f"{number}.png", seed=1)
+    write_tar(tmp_path / "old.tar", {"a.png": png(1), "a.cls": b"cat"})
+    found = recognize(tmp_path, load_catalogue())
+    assert (found.source, found.others) == ("folder", ())
+
+
 def refuses(path: Path) -> Recognition | None:
     raise KdkitError("MINE-001", f"{path.name} lacks something")
 
@@ -56,7 +76,8 @@ def test_a_plugin_takes_part(tmp_path: Path) -> None:
     paint(tmp_path / "set" / "cyst" / "a.png", seed=1)
     found = recognize(tmp_path / "set", with_recognizer("certain"))
     assert (found.source, found.others) == ("mine", ("folder",))
-    assert recognize(tmp_path / "set", with_recognizer("refuses")).source == "folder"
+    found = recognize(tmp_path / "set", with_recognizer("refuses"))
+    assert (found.source, {name: error.id for name, error in found.refused.items()}) == ("folder", {"mine": "MINE-001"})
     (tmp_path / "empty").mkdir()
     with pytest.raises(KdkitError) as caught:
         recognize(tmp_path / "empty", with_recognizer("refuses"))

@@ -62,7 +62,12 @@ def test_data_that_cannot_be_read_leave_no_registry(tmp_path: Path) -> None:
     path = write_manifest(tmp_path / "rows.csv", rows)
     with raises_error("KD-SRC-050", where=f"{path}:3"):
         start_project(tmp_path / "p", path, Heard())
-    assert not (tmp_path / "p" / "registry.yaml").exists()
+    assert not (tmp_path / "p").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x", encoding="utf-8")
+    with raises_error("KD-SRC-050", where=f"{path}:3"):
+        start_project(tmp_path / "mine", path, Heard())
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     with raises_error("KD-DATA-023"):
         start_project(tmp_path / "p", tmp_path / "a.png", Heard())
 
@@ -73,6 +78,15 @@ def test_what_is_odd_is_warned_about(tmp_path: Path) -> None:
     start_project(tmp_path / "p", tmp_path / "train-0.tar", heard)
     assert len(heard.warned) == 2  # no calibration, an unreadable image
     assert any("'kdkit data check'" in line for line in heard.warned)
+
+
+def test_text_of_others_does_not_command_the_terminal(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", seed=1)
+    row = {"image": "a.png", "text": "a\n\x1b]0;title\x07", "label": "c\x1b[2J", "modality": "ct\x1b[31m"}
+    path = write_manifest(tmp_path / "rows.jsonl", [row])
+    heard = Heard()
+    start_project(tmp_path / "p", path, heard)
+    assert all(line.isprintable() for line in (*heard.said, *heard.warned))
 
 
 def test_tar_and_folder_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

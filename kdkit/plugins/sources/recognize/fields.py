@@ -28,6 +28,9 @@ CAPTION = "a {domain} image of {label}"
 MAX_DOMAINS = 50
 """A column with more values is no domain."""
 SHOWN = 4
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
+CHECKED = 20
+"""Rows of a table whose image files must exist."""
 FOLDERS = 200
 """Folders below a manifest that are tried as the root of its images."""
 
@@ -45,29 +48,37 @@ def values_of(rows: Sequence[Row], column: str) -> list[str]:
 
 
 def describe_fields(
-    rows: Sequence[Row], name: str, where: str, *, image: str = "", has_split: bool = False
-) -> tuple[dict[str, Any], list[str]]:
-    """Options for the fields of a table, and lines about them.
+    rows: Sequence[Row],
+    name: str,
+    where: str,
+    *,
+    image: str = "",
+    splits: Sequence[str] | None = None,
+    complete: bool = True,
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Options for the fields of a table, lines about them, and warnings.
 
     Args:
         rows: some of it.
         name: the domain, if no column names it.
         where: for errors.
         image: its column of images; empty if the format has none.
-        has_split: the format knows the split already.
+        splits: of the rows, if the format knows them already.
+        complete: ``rows`` are all rows of the table.
 
     Raises:
         KdkitError: there is neither a text nor a label.
     """
-    known = list(dict.fromkeys(column for row in rows for column in row if column != image))
+    present = list(dict.fromkeys(column for row in rows for column in row if column != image))
+    known = [column for column in present if all(_is_text(row.get(column)) for row in rows)]
     found = {field: find_column(field, known) for field in ("text", "label", "group", "domain", "split")}
     columns = {"image": image} if image and image != "image" else {}
     columns |= {field: found[field] or "" for field in ("text", "label", "group") if found[field]}
     options: dict[str, Any] = {}
-    says = []
-    if "id" in known and image and len(set(values_of(rows, "id"))) < len(rows):
+    says: list[str] = []
+    if "id" in present and image and ("id" not in known or len(set(values_of(rows, "id"))) < len(rows)):
         columns["id"] = image
-        says.append(f"ids: the column '{image}'; those of 'id' repeat or are empty")
+        says.append(f"ids: the column '{image}'; those of 'id' repeat, are empty or are no texts")
     domain = found["domain"]
     if domain and 0 < len(set(values_of(rows, domain))) <= MAX_DOMAINS and len(values_of(rows, domain)) == len(rows):
         columns["domain"] = domain
@@ -76,13 +87,7 @@ def describe_fields(
         options["constants"] = {"domain": name}
         says.append(f"domain: {name}, for all (option constants)")
     if not found["text"] and not found["label"]:
-        raise KdkitError(
-            "KD-SRC-106",
-            "no column of texts or labels",
-            where=where,
-            why=f"columns: {', '.join([*filter(None, [image]), *known])}",
-            fix="name it text, caption or label, or write the data entry yourself with the option columns",
-        )
+        raise _nothing_to_learn(where, image, present, known)
     if found["label"]:
         says.append(f"classes: {_some(values_of(rows, found['label']))} (column '{found['label']}')")
     if found["text"]:
@@ -90,28 +95,78 @@ def describe_fields(
     else:
         options["caption"] = CAPTION
         says.append(f"texts: '{CAPTION}', since no column has them")
+    if splits is None:
+        chosen, splits = _describe_split(rows, found["split"], columns, says, complete)
+        options |= chosen
+    warns = [] if found["text"] else warn_of_numbers(values_of(rows, found["label"] or ""))
     if found["group"]:
-        says.append(f"groups: the column '{found['group']}'; a group never spans two splits")
-    if not has_split:
-        options |= _describe_split(rows, found["split"], columns, says)
+        by_hash = "split_fractions" in options
+        says.append(f"groups: the column '{found['group']}'" + ("; a group never spans two splits" if by_hash else ""))
+        warns += [] if by_hash else _warn_of_spans([row.get(found["group"]) for row in rows], splits)
     columns = {field: column for field, column in columns.items() if field != column}
-    return ({"columns": columns} if columns else {}) | options, says
+    return ({"columns": columns} if columns else {}) | options, says, warns
+
+
+def _is_text(value: Any) -> bool:
+    """What the readers of tables take for a text, or for an empty cell."""
+    return value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _nothing_to_learn(where: str, image: str, present: Sequence[str], known: Sequence[str]) -> KdkitError:
+    odd = [column for column in present if column not in known]
+    return KdkitError(
+        "KD-SRC-106",
+        "no column of texts or labels",
+        where=where,
+        why=f"columns: {', '.join([*filter(None, [image]), *present])}"
+        + (f"; values that are neither texts nor whole numbers are in {', '.join(odd)}" if odd else ""),
+        fix="name it text, caption or label, or write the data entry yourself with the option columns",
+    )
+
+
+def warn_of_numbers(labels: Sequence[str]) -> list[str]:
+    """A warning for captions from labels that are numbers: ``a ct image of 0``."""
+    if not labels or not all(NUMBER.fullmatch(label) for label in labels):
+        return []
+    return [f"the classes are numbers ({_some(labels)}), so captions do not say what they mean: use names instead"]
+
+
+def _warn_of_spans(groups: Sequence[Any], splits: Sequence[str]) -> list[str]:
+    found: dict[str, set[str]] = {}
+    for group, split in zip(groups, splits, strict=True):
+        if group is not None and str(group).strip():
+            found.setdefault(str(group).strip(), set()).add(USUAL_SPLITS.get(split.lower(), split))
+    spans = [group for group, of_group in found.items() if len(of_group) > 1]
+    if not spans:
+        return []
+    return [f"{len(spans)} groups are in more than one split ({_some(spans)}), so results on them are too good"]
 
 
 def _describe_split(
-    rows: Sequence[Row], column: str | None, columns: dict[str, str], says: list[str]
-) -> dict[str, Any]:
+    rows: Sequence[Row], column: str | None, columns: dict[str, str], says: list[str], complete: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Options, and the split of each row by its column."""
     named = values_of(rows, column) if column else []
     if column and len(named) == len(rows) and {value.lower() for value in named} <= USUAL_SPLITS.keys():
         columns["split"] = column
         says.append(f"splits: {_some(named)} (column '{column}')")
-        return translated(named)
+        return translated(named, complete), named
     says.append("splits: 80 % train, 10 % calibration, 10 % test, by a stable hash of the group or id")
-    return {"split_fractions": FRACTIONS}
+    return {"split_fractions": FRACTIONS}, []
 
 
-def translated(names: Sequence[str]) -> dict[str, Any]:
-    """The option ``splits`` for names that are not kdkit's own."""
+def translated(names: Sequence[str], complete: bool = True) -> dict[str, Any]:
+    """The option ``splits`` for names that are not kdkit's own; for all usual ones if ``names`` are not complete."""
+    if not complete:
+        spelled = {
+            str.lower,
+            *(str.title for name in names if name.istitle()),
+            *(str.upper for n in names if n.isupper()),
+        }
+        names = [
+            *names,
+            *(spell(name) for name in USUAL_SPLITS for spell in (str.lower, str.title, str.upper) if spell in spelled),
+        ]
     splits = {name: USUAL_SPLITS[name.lower()] for name in dict.fromkeys(names) if name not in SPLITS}
     return {"splits": splits} if splits else {}
 
@@ -135,22 +190,44 @@ def _are_paths(values: Sequence[str]) -> bool:
     return bool(values) and all(Path(value).suffix.lower() in (*IMAGES, *DICOM) for value in values)
 
 
-def find_root(manifest: Path, values: Sequence[str]) -> str | None:
-    """The folder, relative to the manifest's, that all image files are below; None if there is none."""
-    folder = manifest.parent
+def find_root(folder: Path, values: Sequence[str], where: str) -> str | None:
+    """The folder, relative to ``folder``, that all image files are below; None if there is none.
+
+    Args:
+        folder: which the reader starts at; it is taken if it fits.
+        values: the paths; of :data:`CHECKED` of them the files must exist.
+        where: the table, for errors.
+
+    Raises:
+        KdkitError: several other folders fit, such as images and their masks.
+    """
+    checked = values[:CHECKED]
+    if not values:
+        return None
     if all(os.path.isabs(value) for value in values):
-        if not all(os.path.isfile(value) for value in values):
+        if not all(os.path.isfile(value) for value in checked):
             return None
         return os.path.relpath(os.path.commonpath([os.path.dirname(value) for value in values]), folder)
-    for root in _folders(folder):
-        if all(os.path.isfile(root / value) for value in values):
-            return os.path.relpath(root, folder)
-    return None
+    if _fits(folder, checked):
+        return "."
+    roots = {os.path.realpath(root): os.path.relpath(root, folder) for root in _around(folder) if _fits(root, checked)}
+    if len(roots) > 1:
+        raise KdkitError(
+            "KD-SRC-114",
+            "the images of this table are in more than one folder",
+            where=where,
+            why=f"{checked[0]} is in {_some(sorted(roots.values()))}",
+            fix="write the data entry yourself with the option image_root, or move the other folders away",
+        )
+    return next(iter(roots.values()), None)
 
 
-def _folders(folder: Path) -> Iterator[Path]:
-    """The folder, those below it (two levels), the one above and those beside it."""
-    yield folder
+def _fits(root: Path, values: Sequence[str]) -> bool:
+    return all(os.path.isfile(root / value) for value in values)
+
+
+def _around(folder: Path) -> Iterator[Path]:
+    """The folders below it (two levels), the one above and those beside it."""
     below = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_dir())
     yield from below[:FOLDERS]
     yield folder.parent

@@ -8,22 +8,28 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from tarfile import is_tarfile
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import USUAL_SPLITS, Recognition, Skipped
 from kdkit.plugins.sources.dicom_index import is_dicom
-from kdkit.plugins.sources.folder import IMAGES
+from kdkit.plugins.sources.folder import HIDDEN, IMAGES
 from kdkit.plugins.sources.medmnist import LABELS
-from kdkit.plugins.sources.recognize.fields import FRACTIONS, describe_fields, translated
+from kdkit.plugins.sources.recognize.fields import FRACTIONS, describe_fields, translated, warn_of_numbers
+from kdkit.plugins.sources.recognize.tables import recognize_tables
 from kdkit.plugins.sources.webdataset import WebDataset
 
 FILES = 20_000
-"""Files of a folder that are looked at."""
+"""Images of a folder that are looked at, in equal shares of the folders in it."""
+LEAST = 200
+"""Of a folder in it, at least that many."""
+FEW = 10
+"""Shards with that many samples for each loose image are the data; the images are extras."""
 DICOMS = 50
 SAMPLES = 10_000
 BY_HASH = "splits: 80 % train, 10 % calibration, 10 % test, by a stable hash"
-TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Endings of tables that may lie beside the images."""
 
 
@@ -31,23 +37,18 @@ def recognize_folder(path: Path) -> Recognition | None:
     """Images in folders that name classes, with or without levels of splits and domains above."""
     if not path.is_dir():
         return None
-    places = [file.relative_to(path).parts[:-1] for file in _files(path) if file.suffix.lower() in IMAGES]
+    places = [file.relative_to(path).parts[:-1] for file in _images(path)]
     depths = Counter(map(len, places))
     if not places:
         return None
+    tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in TABLES)
+    by_table = recognize_tables(path) if tables else None
     if len(depths) > 1 or 0 in depths:
-        found = ", ".join(f"{count} images {depth} folders deep" for depth, count in sorted(depths.items()))
-        tables = sorted(file.name for file in path.iterdir() if file.suffix.lower() in TABLES)
-        fix = "sort the images into folders of classes, or write a table with a row per image"
-        raise KdkitError(
-            "KD-SRC-109",
-            "these folders do not name classes",
-            where=str(path),
-            why=f"{found}; expected are class/image.png, domain/class/image.png, with a split above or not",
-            fix=f"name a table in it ({', '.join(tables[:5])}): kdkit init --from {path / tables[0]}"
-            if tables
-            else fix,
-        )
+        if by_table:
+            return None
+        raise _no_classes(path, depths, tables)
+    if tables and not by_table:
+        raise _unread_tables(path, tables)
     (depth,) = depths
     firsts = list(dict.fromkeys(parts[0] for parts in places))
     by_split = depth > 1 and {name.lower() for name in firsts} <= USUAL_SPLITS.keys()
@@ -63,7 +64,7 @@ def recognize_folder(path: Path) -> Recognition | None:
         says.append(f"domains: {_some([parts[-2] for parts in places])}")
     says.append(f"classes: {_some([parts[-1] for parts in places])}")
     says.append("splits: " + _some(firsts) if by_split else f"{BY_HASH} of the path (of the patient: group_pattern)")
-    return Recognition(path, options, tuple(says), 60)
+    return Recognition(path, options, tuple(says), 60, tuple(warn_of_numbers([parts[-1] for parts in places])))
 
 
 def recognize_dicom(path: Path) -> Recognition | None:
@@ -90,16 +91,30 @@ def recognize_webdataset(path: Path) -> Recognition | None:
         return None
     reader = WebDataset(path, skip_broken=True)
     rows = [row for _, row in islice(reader.rows(), SAMPLES) if not isinstance(row, Skipped)]
+    loose = sum(1 for _ in _images(path)) if path.is_dir() else 0
+    if FEW * loose > len(rows):
+        return None
+    if not rows:
+        first = reader.files()[0]
+        raise KdkitError(
+            "KD-SRC-116",
+            "no sample in this tar file" if is_tarfile(first) else "this is not a tar file",
+            where=str(first),
+            fix="write or download it again: a sample is an image with a .txt, .json or .cls of the same name",
+        )
     by_name = [reader.with_split({}, file) for file in reader.files()]
     has_split = all(by_name)
+    splits = [str(row["split"]) for row in rows] if has_split else None
     fields = [{key: value for key, value in row.items() if key not in ("image", reader.KEY)} for row in rows]
     if has_split:
         fields = [{key: value for key, value in row.items() if key != "split"} for row in fields]
-    options, says = describe_fields(fields, path.stem, str(path), has_split=has_split)
+    options, says, warns = describe_fields(fields, path.stem, str(path), splits=splits, complete=len(rows) < SAMPLES)
     says.insert(0, f"layout: {len(by_name)} tar shards; samples by key")
+    if loose:
+        says.append(f"not read: {loose} images beside the shards")
     if has_split:
         says.append("splits: by the names of shards and folders")
-    return Recognition(path, options, tuple(says), 90 if path.is_file() else 80)
+    return Recognition(path, options, tuple(says), 90 if path.is_file() else 80, tuple(warns))
 
 
 def recognize_medmnist(path: Path) -> Recognition | None:
@@ -130,17 +145,56 @@ def recognize_medmnist(path: Path) -> Recognition | None:
     return Recognition(path, {}, says, 95)
 
 
+def _no_classes(path: Path, depths: Counter[int], tables: list[str]) -> KdkitError:
+    found = ", ".join(f"{count} images {depth} folders deep" for depth, count in sorted(depths.items()))
+    fix = "sort the images into folders of classes, or write a table with a row per image"
+    if tables:
+        fix = f"name a table in it ({', '.join(tables[:5])}): kdkit init --from {path / tables[0]}"
+    return KdkitError(
+        "KD-SRC-109",
+        "these folders do not name classes",
+        where=str(path),
+        why=f"{found}; expected are class/image.png, domain/class/image.png, with a split above or not",
+        fix=fix,
+    )
+
+
+def _unread_tables(path: Path, tables: list[str]) -> KdkitError:
+    """The labels may be in the table, and the folders mere parts of the download."""
+    return KdkitError(
+        "KD-SRC-115",
+        f"no source reads {_some(tables)}, so whether these folders name classes is not known",
+        where=str(path),
+        why="a table needs a column with paths of images with their endings, and must be the only one in the folder",
+        fix=f"name the table (kdkit init --from {path / tables[0]}), or move the tables away if the folders name"
+        " classes, or write the data entry yourself",
+    )
+
+
+def _images(path: Path) -> Iterator[Path]:
+    """Images in a folder: its own, and a share of each folder in it, so that none is missed."""
+    folders = []
+    for name in sorted(os.listdir(path)):
+        if _is_hidden(name):
+            continue
+        if os.path.isdir(path / name):
+            folders.append(path / name)
+        elif Path(name).suffix.lower() in IMAGES:
+            yield path / name
+    share = max(FILES // max(len(folders), 1), LEAST)
+    for folder in folders:
+        yield from islice((file for file in _files(folder) if file.suffix.lower() in IMAGES), share)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in HIDDEN
+
+
 def _files(path: Path) -> Iterator[Path]:
-    """Files below a folder, hidden ones left out, up to a number."""
-    count = 0
+    """Files below a folder, hidden ones left out."""
     for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield Path(folder, name)
-                count += 1
-                if count == FILES:
-                    return
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        yield from (Path(folder, name) for name in sorted(names) if not _is_hidden(name))
 
 
 def _some(values: list[str]) -> str:

@@ -19,11 +19,19 @@ from kdkit.plugins.sources.records import read_text
 
 ROWS = 100_000
 """Rows that are looked at."""
-CHECKED = 20
-"""Of these, rows whose image files must exist."""
 CSV, JSONL = (".csv", ".tsv"), (".jsonl", ".ndjson")
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 Rows = Iterable[tuple[str, Mapping[str, Any] | Skipped]]
+
+
+def recognize_tables(path: Path) -> Recognition | None:
+    """The tables in a folder, whatever their format.
+
+    Raises:
+        KdkitError: one of them has something missing.
+    """
+    found = (recognizer(path) for recognizer in (recognize_csv, recognize_jsonl, recognize_parquet))
+    return next(filter(None, found), None)
 
 
 def recognize_csv(path: Path) -> Recognition | None:
@@ -65,13 +73,20 @@ def recognize_parquet(path: Path) -> Recognition | None:
     rows = _some_rows(reader.rows())
     keep = [{key: value for key, value in row.items() if key in schema.names} for row in rows]
     split = "split" in rows[0] and "split" not in schema.names if rows else False
-    options, says = describe_fields(keep, _name(path), str(files[0]), image=image, has_split=split)
+    options, says, warns = describe_fields(
+        keep,
+        _name(path),
+        str(files[0]),
+        image=image,
+        splits=[str(row["split"]) for row in rows] if split else None,
+        complete=len(rows) < ROWS,
+    )
     says.insert(0, f"images: the column '{image}', {'in cells' if cells else 'as paths'}; {len(files)} files")
     if split:
         says.append("splits: by the names of files and folders")
     if not cells:
-        options |= _root(files[0], values_of(rows, image))
-    return Recognition(path, options, tuple(says), 90 if path.is_file() else 80)
+        options |= _root(files[0], path if path.is_dir() else path.parent, values_of(rows, image))
+    return Recognition(path, options, tuple(says), 90 if path.is_file() else 80, tuple(warns))
 
 
 def _manifest(file: Path, path: Path, rows: Rows, options: dict[str, Any], says: list[str]) -> Recognition | None:
@@ -82,14 +97,15 @@ def _manifest(file: Path, path: Path, rows: Rows, options: dict[str, Any], says:
         if path.is_dir():
             return None
         raise _no_images(file, columns)
-    root = _root(file, values_of(found, image))
-    described, more = describe_fields(found, _name(file), str(file), image=image)
+    root = _root(file, file.parent, values_of(found, image))
+    described, more, warns = describe_fields(found, _name(file), str(file), image=image, complete=len(found) < ROWS)
     says = [f"table: {file.name}, images in the column '{image}' below {root.get('image_root', '.')}", *says, *more]
-    return Recognition(file, {**described, **root, **options}, tuple(says), 90 if path.is_file() else 85)
+    certainty = 90 if path.is_file() else 85
+    return Recognition(file, {**described, **root, **options}, tuple(says), certainty, tuple(warns))
 
 
-def _root(file: Path, values: Sequence[str]) -> dict[str, str]:
-    root = find_root(file, values[:CHECKED])
+def _root(file: Path, folder: Path, values: Sequence[str]) -> dict[str, str]:
+    root = find_root(folder, values, str(file))
     if root is None:
         raise KdkitError(
             "KD-SRC-107",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kdkit.core.contracts import Recognition, Sample
+from kdkit.plugins.sources.recognize import folders
 from kdkit.plugins.sources.recognize.folders import (
     recognize_dicom,
     recognize_folder,
@@ -62,6 +63,20 @@ def test_other_folders_are_refused_with_what_was_seen(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert recognize_folder(tmp_path / "empty") is None
     assert recognize_folder(tmp_path / "set" / "a.png") is None
+
+
+def test_no_split_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "FILES", 4)
+    monkeypatch.setattr(folders, "LEAST", 1)
+    for name in ("train/cyst/a", "train/cyst/b", "train/cyst/c", "train/cyst/d", "val/cyst/e"):
+        paint(tmp_path / f"{name}.png", seed=1)
+    assert [one.split for one in samples("folder", recognize_folder(tmp_path))] == ["train"] * 4 + ["calibration"]
+
+
+def test_a_tar_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_text("not a tar file", encoding="utf-8")
+    with raises_error("KD-SRC-116", where=str(tmp_path / "a.tar")):
+        recognize_webdataset(tmp_path / "a.tar")
 
 
 def test_shards(tmp_path: Path) -> None:

@@ -76,6 +76,19 @@ def test_tables_without_images(folder: Path, tmp_path: Path) -> None:
     assert recognize_csv(table.parent) is None  # a table beside images need not list them
 
 
+def test_a_column_without_images_is_refused(folder: Path) -> None:
+    table = write_manifest(folder / "rows.csv", [{"image": "", "text": "a scan"}])
+    with raises_error("KD-SRC-107", where=str(table)):
+        recognize_csv(table)
+
+
+def test_parquet_beside_its_images(folder: Path) -> None:
+    columns: dict[str, list[Any]] = {name: [row[name] for row in ROWS] for name in ROWS[0]}
+    write_parquet(folder / "data" / "part-0.parquet", columns)
+    found = samples("parquet", recognize_parquet(folder))
+    assert found[0].image == folder / "pictures" / "0.png"
+
+
 def test_parquet_cells_and_paths(folder: Path, tmp_path: Path) -> None:
     columns: dict[str, list[Any]] = {name: [row[name] for row in ROWS] for name in ROWS[0]}
     path = write_parquet(folder / "rows.parquet", columns)
