@@ -54,6 +54,7 @@ ARGUMENTS = {
     "distill": ["--cpu"],
     "versions": [],
     "versions show": [],
+    "teachers show": ["biomedclip"],
     "versions promote": ["v1"],
     "rollback": ["v1"],
     "evaluate": [],

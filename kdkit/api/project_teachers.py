@@ -92,7 +92,7 @@ class TeacherMethods(OpenedProject):
         domain: str = "",
         license: str = "",
         kind: str = "",
-        max_parameters: int | None = None,
+        size: str = "",
     ) -> TeacherList:
         """The teachers of the registry, then those that can be added.
 
@@ -102,19 +102,19 @@ class TeacherMethods(OpenedProject):
             license: only those of a license, or of a class: ``permissive``, ``share-alike``, ``non-commercial``,
                 ``no-derivatives``, ``unknown``.
             kind: only ``image-text``, ``image``, ``text`` or ``answers``.
-            max_parameters: only those with at most so many weights.
+            size: only those with at most so many weights, such as ``"150M"``.
 
         Raises:
-            KdkitError: no such kind.
+            KdkitError: no such kind, or no such number of weights.
 
         Example:
             >>> [row.name for row in project.teachers() if row.chosen]
             ['demo-radio']
         """
         from kdkit.api.teachers import TeacherList
-        from kdkit.core.project.registry.filters import TeacherFilter
+        from kdkit.core.project.registry.filters import TeacherFilter, parse_count
 
-        only = TeacherFilter(domain, license, kind, max_parameters)
+        only = TeacherFilter(domain, license, kind, parse_count(size) if size else None)
         return TeacherList.of(self._open(), available=available, only=only)
 
     def teacher_facts(self, name: str) -> TeacherSheet:

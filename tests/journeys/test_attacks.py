@@ -249,8 +249,6 @@ def change(folder: Path, file: str, **values: Any) -> None:
         ("clip", "config.json", {"vision_config__weights": "../x.pth"}),
         ("clip", "config.json", {"text_config__anything": ["https://evil.example/x"]}),
         ("clip", "model.safetensors.index.json", {"weight_map__logit_scale": "../SECRET/model.safetensors"}),
-        ("clip", "adapter_config.json", {"base_model_name_or_path": "/SECRET"}),
-        ("clip", "adapter_config.json", {"base_model_name_or_path": "evil/x", "peft_type": "LORA"}),
     ],
 )
 def test_a_model_that_names_another_place_is_refused(
@@ -263,6 +261,19 @@ def test_a_model_that_names_another_place_is_refused(
     if model == "clip":
         with raises_error("KD-LOAD-070"):
             read_network(folder, "float32")
+
+
+@pytest.mark.parametrize("base", ["/SECRET", "evil/x"])
+def test_adapters_read_no_base_from_another_place(
+    base: str, models: dict[str, Path], tmp_path: Path, secret: Path
+) -> None:
+    folder = Path(shutil.copytree(models["clip"], tmp_path / "model"))
+    named = base.replace("/SECRET", str(secret.parent))
+    change(folder, "adapter_config.json", base_model_name_or_path=named, peft_type="LORA")
+    with raises_error("KD-LOAD-096"):
+        load_transformers_clip(folder)
+    with raises_error("KD-LOAD-070"):
+        read_network(folder, "float32")
 
 
 def test_a_text_tower_that_names_another_place_is_refused(tmp_path: Path, secret: Path) -> None:

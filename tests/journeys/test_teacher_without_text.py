@@ -77,7 +77,6 @@ def test_it_is_added_measured_and_taught(root: Path) -> None:
     assert outcome is not None
     scores = outcome.evaluation
     assert [model.name for model in scores.of_role("teacher")] == ["radio"]
-    assert scores.settings["teachers_without_text"] == ["xr"]
     assert any(line.startswith("xr: no text features") for line in told.said)
     assert {t.name: sorted(t.domains) for t in outcome.version.lineage.teachers}["xr"] == ["xray"]
     evaluated = evaluate_version(open_project(root), reporter=told)

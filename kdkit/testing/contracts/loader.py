@@ -31,13 +31,14 @@ class LoaderContract(ModelContract):
         return self.catalogue.make(self.family, self.name, folder=folder, **self.options)  # its errors are its own
 
     def test_marks(self) -> None:
-        """``marks`` are names of files that the example has; without them its config has one of ``model_types``."""
+        """``marks`` are names of files that the example has, or its config has one of ``model_types``."""
         spec, config = self.catalogue.spec(LoaderSpec, self.name), self.folder() / CONFIG
+        found = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
         for mark in spec.marks:
             assert Path(mark).name == mark, f"expected a file's name in marks, got {mark!r}"
-            assert (self.folder() / mark).is_file(), f"the example has no '{mark}', the file that identifies the format"
+            there = (self.folder() / mark).is_file() or found in spec.model_types
+            assert there, f"the example has no '{mark}', the file that identifies the format"
         if spec.model_types and not spec.marks:
-            found = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
             assert found in spec.model_types, f"the example's {CONFIG} has model_type {found!r}: not in model_types"
 
     def test_empty_folder(self) -> None:

@@ -16,6 +16,7 @@ from kdkit.testing import RecipeContract, TaskContract, checks
 from tests.testing.harness import failed, found_by, skipped
 
 HERE = f"{__name__}:"
+SPEC = {"headline": "hits"}
 
 
 class Nearest:
@@ -68,6 +69,17 @@ class Unseeded(Nearest):
         return replace(found, intervals={"hits": (found.metrics["hits"] * random.random(), 1.0)})
 
 
+class OtherMetric(Nearest):
+    def score(self, view: ModelFeatures, domain: str, samples: list[Sample]) -> DomainScore:
+        found = super().score(view, domain, samples)
+        return replace(found, metrics={"misses": 1.0}, intervals={}, outcomes={})
+
+
+class OutsideItsBounds(Nearest):
+    def score(self, view: ModelFeatures, domain: str, samples: list[Sample]) -> DomainScore:
+        return replace(super().score(view, domain, samples), figures={"rank": (3.0, 1.0, 2.0)})
+
+
 class NeedsSamples(Nearest):
     def evaluate(self, view: ModelFeatures, samples: Sequence[Sample]) -> list[DomainScore]:
         view.text([samples[0].text])
@@ -81,12 +93,14 @@ MISTAKES = [
     (NoInterval, "test_intervals", "ct: no interval of hits"),
     (OtherOutcomes, "test_outcomes", "ct: outcomes of hits: their mean is"),
     (Unseeded, "test_deterministic", "metrics or intervals differ when evaluated again"),
+    (OtherMetric, "test_headline", "ct: expected the metric hits, got ['misses']"),
+    (OutsideItsBounds, "test_figures", "ct: expected low <= rank <= high, got 1.0, 3.0, 2.0"),
     (NeedsSamples, "test_nothing_to_score", "IndexError"),
 ]
 
 
 def test_a_task_that_is_right_passes() -> None:
-    found = found_by(TaskContract, HERE + "Nearest")
+    found = found_by(TaskContract, HERE + "Nearest", spec=SPEC)
     assert failed(found) == {}
     assert skipped(found) == set()
 
@@ -98,7 +112,7 @@ def test_a_task_that_reads_answers_needs_an_example() -> None:
 
 @pytest.mark.parametrize(("task", "check", "message"), MISTAKES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mistake_is_found(task: type[Any], check: str, message: str) -> None:
-    found = failed(found_by(TaskContract, HERE + task.__name__))
+    found = failed(found_by(TaskContract, HERE + task.__name__, spec=SPEC))
     assert message in found.get(check, f"passed; failed: {found}")
 
 

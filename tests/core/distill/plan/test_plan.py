@@ -16,6 +16,7 @@ from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.teachers.add import add_teacher
+from tests import toys
 from tests.errors import raises_error
 from tests.toy_project import RECIPE, make_project, open_project, train_teacher
 from tests.toys import ToyEncoder
@@ -125,6 +126,12 @@ def test_previous_version_covers_all_samples_without_rehearsal(root: Path) -> No
     assert (plan.skipped_samples, plan.fresh) == (0, 2 * DOMAIN)
 
 
+class Rigid(ToyEncoder):
+    """It cannot alter inputs. A class of its own: Python remembers per class what fulfills a protocol."""
+
+    alter = None  # type: ignore[assignment]
+
+
 def test_a_student_that_cannot_alter_inputs_is_refused_before_an_extraction(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +141,7 @@ def test_a_student_that_cannot_alter_inputs_is_refused_before_an_extraction(
     train_teacher(["xray"], width=20, seed=5).save(root / "models" / "xr")
     add_teacher(open_project(root), "xr", {"from": "local:models/xr", "loader": "toy", "license": "mit"})
     write_recipe(root, "replay: 0.5", "replay: 0.5, without_replay: {altered: 1.0}")
-    monkeypatch.delattr(ToyEncoder, "alter")
+    monkeypatch.setattr(toys, "ToyEncoder", Rigid)
     manifest = root / "images" / "samples.jsonl"
     rows = manifest.read_text(encoding="utf-8").splitlines(keepends=True)
     manifest.write_text("".join(row for row in rows if json.loads(row)["domain"] == "xray"), encoding="utf-8")
