@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from transformers import SwinModel
 
 from kdkit.core.base.tensors import read_tensors
-from kdkit.plugins.loaders.flair import Projected
-from kdkit.plugins.loaders.image_towers import build_resnet, swin_config
+from kdkit.plugins.loaders.image_towers import Projected, build_resnet, swin_config
 from kdkit.plugins.loaders.layouts import CXR_CLIP, WeightFile, describe_mismatch, part, shapes_of
-from kdkit.plugins.loaders.medclip import TOWER
 from kdkit.plugins.loaders.open_clip_folder import find_weights
 from kdkit.plugins.loaders.precision import dtype_of
-from kdkit.plugins.loaders.text_tower import Reading, build_tower, read_text_tower
+from kdkit.plugins.loaders.text_tower import BIO_CLINICAL_BERT, Reading, build_tower, read_text_tower
 from kdkit.plugins.loaders.two_towers import TwoTowers
 
 _RESNET, _SWIN, _TEXT = "image_encoder.resnet.", "image_encoder.image_encoder.", "text_encoder.text_encoder."
@@ -58,7 +56,7 @@ def load_cxr_clip(folder: Path, *, weights: str | None = None, precision: str = 
     reading = Reading(_CONTEXT, reads_padding=False, pool=_last_token, name="last token, with bias")
     weight, bias = _projection(state, _HEADS[1], file)
     projection = torch.cat([weight, bias[:, None]], dim=1)  # the pooled features end with a 1
-    text = read_text_tower(folder, part(state, _TEXT), projection, TOWER, reading, file)
+    text = read_text_tower(folder, part(state, _TEXT), projection, BIO_CLINICAL_BERT, reading, file)
     model = TwoTowers(image, text, transform, {"timm": settings})
     return model.to(dtype).requires_grad_(False).eval()
 

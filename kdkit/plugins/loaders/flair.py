@@ -6,24 +6,31 @@ so a text's features depend on its neighbors; here they are those of the text al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad
+from torch.nn.functional import pad
 from torchvision.transforms.functional import resize  # type: ignore[import-untyped]
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import read_tensors
-from kdkit.plugins.loaders.image_towers import build_resnet
+from kdkit.plugins.loaders.image_towers import Projected, build_resnet
 from kdkit.plugins.loaders.layouts import FLAIR, WeightFile, part
-from kdkit.plugins.loaders.medclip import LAYERS, TOWER, mean_of_layers
 from kdkit.plugins.loaders.open_clip_folder import find_weights
 from kdkit.plugins.loaders.precision import dtype_of
-from kdkit.plugins.loaders.text_tower import Reading, read_text_tower
+from kdkit.plugins.loaders.text_tower import (
+    AVERAGED,
+    BIO_CLINICAL_BERT,
+    Reading,
+    TextTower,
+    mean_of_layers,
+    read_text_tower,
+)
 from kdkit.plugins.loaders.two_towers import TwoTowers
 
 _IMAGE, _TEXT = "vision_model.", "text_model."
@@ -60,8 +67,8 @@ def load_flair(
     file.require_layout(FLAIR)
     file.require_known((f"{_IMAGE}model.", f"{_TEXT}model.", *FLAIR[:2], "logit_scale"))
     image = Projected(build_resnet(part(state, f"{_IMAGE}model."), file), state[FLAIR[0]])
-    reading = Reading(_CONTEXT, reads_padding=False, pool=mean_of_layers, name=f"mean of layers {LAYERS}")
-    text = read_text_tower(folder, part(state, f"{_TEXT}model."), state[FLAIR[1]], TOWER, reading, file)
+    reading = Reading(_CONTEXT, reads_padding=False, pool=mean_of_layers, name=f"mean of layers {AVERAGED}")
+    text = read_text_tower(folder, part(state, f"{_TEXT}model."), state[FLAIR[1]], BIO_CLINICAL_BERT, reading, file)
     preprocessing = {"resize": "bilinear, longest side", "size": _SIZE, "pad": "right and bottom", "divide": 255}
     model = Templated(image, text, preprocess_image, {"flair": preprocessing, "template": template}, template)
     return model.to(dtype).requires_grad_(False).eval()
@@ -76,27 +83,20 @@ def preprocess_image(image: Image) -> Tensor:
     return pad(small, (0, _SIZE - width, 0, _SIZE - height))
 
 
-class Projected(nn.Module):
-    """An image tower and a linear projection (D, width) of its features."""
-
-    def __init__(self, tower: nn.Module, projection: Tensor, bias: Tensor | None = None) -> None:
-        super().__init__()
-        self.tower = tower
-        self.projection = nn.Parameter(projection)
-        self.bias = None if bias is None else nn.Parameter(bias)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, D)."""
-        return linear(self.tower(pixels), self.projection, self.bias)
-
-
 class Templated(TwoTowers):
     """Two towers whose texts are put into a template."""
 
-    def __init__(self, image: nn.Module, text: nn.Module, *rest: object) -> None:
-        *others, self._template = rest
-        super().__init__(image, text, *others)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        image: nn.Module,
+        text: TextTower,
+        preprocess: Callable[[Image], Tensor],
+        preprocessing: Mapping[str, Any],
+        template: str,
+    ) -> None:
+        super().__init__(image, text, preprocess, preprocessing)
+        self._template = template
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """B strings -> (B, D) float32, not normalized."""
-        return super().encode_text([str(self._template).replace("{}", text) for text in texts])
+        return super().encode_text([self._template.replace("{}", text) for text in texts])

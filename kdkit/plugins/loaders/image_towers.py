@@ -9,6 +9,7 @@ import torch
 from timm.models.resnet import Bottleneck, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import SwinConfig
 
 from kdkit.plugins.loaders.layouts import Shapes, WeightFile, blocks, describe_mismatch, shapes_of
@@ -84,3 +85,17 @@ def _load(tower: nn.Module, state: Mapping[str, Tensor], file: WeightFile) -> nn
     file.require_fit(describe_mismatch(shapes_of(tower.state_dict()), shapes_of(state)))
     tower.load_state_dict(dict(state))
     return tower.eval()
+
+
+class Projected(nn.Module):
+    """An image tower and a linear projection (D, width) of its features."""
+
+    def __init__(self, tower: nn.Module, projection: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.tower = tower
+        self.projection = nn.Parameter(projection)
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, D)."""
+        return linear(self.tower(pixels), self.projection, self.bias)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,16 +22,20 @@ from kdkit.plugins.loaders.image_towers import swin_config
 from kdkit.plugins.loaders.layouts import MEDCLIP, WeightFile, blocks, describe_mismatch, part, shapes_of
 from kdkit.plugins.loaders.open_clip_folder import find_weights
 from kdkit.plugins.loaders.precision import dtype_of
-from kdkit.plugins.loaders.text_tower import Reading, build_tower, read_text_tower
+from kdkit.plugins.loaders.text_tower import (
+    AVERAGED,
+    BIO_CLINICAL_BERT,
+    Reading,
+    build_tower,
+    mean_of_layers,
+    read_text_tower,
+)
 from kdkit.plugins.loaders.two_towers import TwoTowers
 
-TOWER = "emilyalsentzer/Bio_ClinicalBERT"
 _IMAGE, _TEXT = "vision_model.", "text_model."
 _SWIN, _RESNET = "vision_model.projection_head.weight", "vision_model.model.fc.weight"
 _SIZE, _CONTEXT = 224, 77
 _MEAN, _STD = 0.5862785803043838, 0.27950088968644304
-LAYERS = (1, 2, -1)
-"""Hidden states that are averaged; 0 would be the embeddings."""
 
 
 def load_medclip(folder: Path, *, weights: str | None = None, precision: str = "float32") -> TwoTowers:
@@ -54,8 +57,8 @@ def load_medclip(folder: Path, *, weights: str | None = None, precision: str = "
     file.require_known((f"{_IMAGE}model.", _SWIN if swin else _RESNET, f"{_TEXT}model.", MEDCLIP[0], "logit_scale"))
     image_state = part(state, f"{_IMAGE}model.")
     image = _SwinTower(image_state, state[_SWIN], file) if swin else _build_resnet(image_state, file)
-    reading = Reading(_CONTEXT, reads_padding=False, pool=mean_of_layers, name=f"mean of layers {LAYERS}")
-    text = read_text_tower(folder, part(state, f"{_TEXT}model."), state[MEDCLIP[0]], TOWER, reading, file)
+    reading = Reading(_CONTEXT, reads_padding=False, pool=mean_of_layers, name=f"mean of layers {AVERAGED}")
+    text = read_text_tower(folder, part(state, f"{_TEXT}model."), state[MEDCLIP[0]], BIO_CLINICAL_BERT, reading, file)
     preprocessing = {"gray": "L", "pad": "black square", "size": _SIZE, "resize": "bicubic", "mean": _MEAN, "std": _STD}
     model = TwoTowers(image, text, preprocess_image, {"medclip": preprocessing})
     return model.to(dtype).requires_grad_(False).eval()
@@ -107,10 +110,3 @@ def _build_resnet(state: Mapping[str, Tensor], file: WeightFile) -> nn.Module:
     file.require_fit(describe_mismatch(shapes_of(tower.state_dict()), shapes))
     tower.load_state_dict(dict(state))
     return tower
-
-
-def mean_of_layers(output: Any, mask: Tensor) -> Tensor:
-    """The mean over the words of a text and over three hidden states."""
-    layers = torch.stack([output.hidden_states[layer] for layer in LAYERS]).mean(0)
-    weights = mask.unsqueeze(-1).to(layers)
-    return (layers * weights).sum(1) / weights.sum(1)

@@ -22,6 +22,11 @@ from kdkit.plugins.loaders.own_files import require_own_parts
 Pool = Callable[[Any, Tensor], Tensor]
 """(output of the BERT with all hidden states, (B, L) mask) -> (B, width)."""
 
+BIO_CLINICAL_BERT = "emilyalsentzer/Bio_ClinicalBERT"
+"""Text tower of MedCLIP, FLAIR and CXR-CLIP."""
+AVERAGED = (1, 2, -1)
+"""Hidden states that MedCLIP and FLAIR average; 0 would be the embeddings."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -137,3 +142,10 @@ def build_tower(
 
 def _load_tokenizer(folder: str) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def mean_of_layers(output: Any, mask: Tensor) -> Tensor:
+    """The mean over the words of a text and over three hidden states."""
+    layers = torch.stack([output.hidden_states[layer] for layer in AVERAGED]).mean(0)
+    weights = mask.unsqueeze(-1).to(layers)
+    return (layers * weights).sum(1) / weights.sum(1)
