@@ -76,6 +76,7 @@ PUBLIC = {
     "kdkit.core.evaluation.metrics",
     "kdkit.core.evaluation.retrieval",
     "kdkit.core.evaluation.sampling",
+    "kdkit.core.evaluation.scoring",
     "kdkit.core.evaluation.zero_shot",
     "kdkit.core.contracts.token_signals",
 }

@@ -24,6 +24,15 @@ from kdkit.core.contracts.answers import (
     Answer,
     Decoding,
 )
+from kdkit.core.contracts.details import (
+    Calibration,
+    ConformalSets,
+    Confusion,
+    Curve,
+    Estimate,
+    ReliabilityBin,
+    SubgroupScore,
+)
 from kdkit.core.contracts.evaluation import (
     DomainScore,
     EvaluationTask,
@@ -61,6 +70,7 @@ from kdkit.core.contracts.protocols import (
 )
 from kdkit.core.contracts.published import PinnedBase, Published
 from kdkit.core.contracts.samples import (
+    METADATA,
     SPLITS,
     USUAL_SPLITS,
     ImageLocation,
@@ -99,6 +109,7 @@ __all__ = [
     "IMPORTED",
     "LOGPROBS",
     "MAX_ANSWER",
+    "METADATA",
     "OWN_ANSWERS",
     "SETTINGS",
     "SPLITS",
@@ -110,14 +121,19 @@ __all__ = [
     "AltersInputs",
     "Answer",
     "Answering",
+    "Calibration",
     "CaptionView",
     "ChecksAnswers",
     "Companion",
+    "ConformalSets",
+    "Confusion",
+    "Curve",
     "DecodesImages",
     "Decoding",
     "Distillation",
     "DomainScore",
     "DualEncoder",
+    "Estimate",
     "EvaluationTask",
     "ExplainsSkips",
     "FactSource",
@@ -141,6 +157,7 @@ __all__ = [
     "Published",
     "RecipeSpec",
     "Recognition",
+    "ReliabilityBin",
     "Reporter",
     "RopeSpec",
     "RopeVariant",
@@ -154,6 +171,7 @@ __all__ = [
     "Split",
     "Student",
     "StudentSpec",
+    "SubgroupScore",
     "TaskSpec",
     "Teacher",
     "TeacherFacts",

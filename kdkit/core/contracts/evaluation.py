@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from kdkit.core.contracts.details import Calibration, Confusion, Curve, SubgroupScore
 from kdkit.core.contracts.samples import Sample
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class DomainScore:
 
     ``figures`` are (value, low, high) of what has no scale of 0 to 1, such as a median rank. ``pooled`` names metrics
     and figures that depend on the samples of all domains. Where a model lacks a domain, kdkit drops them.
+
+    ``draws`` are the (R,) bootstrap values of metrics without outcomes, such as AUC. Equal samples and seeds give equal
+    resamples for every model, so the difference of two models' draws is their paired bootstrap. ``groups`` is the
+    number of groups (patients) that the bootstrap draws, 0 where it draws samples. ``subgroups``, ``calibration``,
+    ``confusion`` and ``curves`` are for reports.
     """
 
     domain: str
@@ -63,6 +69,12 @@ class DomainScore:
     notes: tuple[str, ...] = ()
     figures: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     pooled: tuple[str, ...] = ()
+    draws: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    groups: int = 0
+    subgroups: tuple[SubgroupScore, ...] = ()
+    calibration: Calibration | None = None
+    confusion: Confusion | None = None
+    curves: tuple[Curve, ...] = ()
 
 
 class EvaluationTask(Protocol):

@@ -17,6 +17,11 @@ USUAL_SPLITS: Mapping[str, Split] = {
 """Usual names of splits, in lower case."""
 
 
+METADATA = "metadata"
+"""Key of ``Sample.extra`` with facts that no model reads, by name: sex, scanner, survival time. They are no part of a
+sample's digest, so features stay valid when a column is added."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
     """How the images of a sample are decoded: options of its data entry, and the limit of the student's family.

@@ -24,6 +24,7 @@ from kdkit.core.evaluation.features import StoredFeatures
 from kdkit.core.evaluation.metrics import mean_interval, paired_difference
 from kdkit.core.evaluation.sampling import sample_groups
 from kdkit.core.evaluation.scores import ACCURACY, HEADLINE, LEFT_OUT, Evaluation, ModelScores, Role
+from kdkit.core.evaluation.scoring import Subgroups, with_subgroups
 
 ModelOutputs = ModelFeatures | ModelAnswers
 T = TypeVar("T")
@@ -39,6 +40,7 @@ def compare_models(
     trust: TrustTable | None = None,
     settings: Mapping[str, Any] | None = None,
     advice: Callable[[str], str] | None = None,
+    subgroups: Subgroups | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Score every model on ``samples``.
@@ -53,6 +55,7 @@ def compare_models(
         trust: what ``oracle`` chooses by; without it there is only ``oracle-on-test``.
         settings: recorded in the result; ``headline`` is the metric that ``oracle-on-test`` chooses by.
         advice: teacher -> the remedy for missing features, for warnings.
+        subgroups: column -> sample id -> value. Tasks that do not score subgroups get the means of their outcomes.
 
     Returns:
         Without any domain, and with a warning for each, where no model can be scored.
@@ -71,6 +74,8 @@ def compare_models(
         scores = task.evaluate(model, covered) if covered else ()
         if len(covered) < len(samples):
             scores = [_without_pooled(score) for score in scores]
+        if subgroups:
+            scores = [with_subgroups(score, samples, subgroups) for score in scores]
         scored.append((model.name, role, {score.domain: score for score in scores}))
     reporter.progress("evaluating", len(roles), len(roles))
 
@@ -82,6 +87,7 @@ def compare_models(
     models = [_model(name, role, scores, domains) for name, role, scores in scored]
     headline = str((settings or {}).get(HEADLINE, ACCURACY))
     models += _oracles([m for m in models if m.role == "teacher"], domains, trust, headline)
+    groups = _groups(models, domains, samples)
     return Evaluation(
         split=samples[0].split if samples else "none",
         domains=domains,
@@ -89,7 +95,9 @@ def compare_models(
         settings={**(settings or {}), **({LEFT_OUT: left_out} if left_out else {})},
         skipped=skipped,
         ratios=_ratios(models),
-        against_oracle=_against_oracle(models, headline, samples),
+        against_oracle=_against_oracle(models, headline, groups),
+        groups=groups,
+        columns=_columns(models, domains, subgroups or {}),
     )
 
 
@@ -235,22 +243,51 @@ def _ratios(models: Sequence[ModelScores]) -> dict[str, dict[str, float]]:
     return ratios
 
 
+def _ids(models: Sequence[ModelScores], domain: str) -> tuple[str, ...]:
+    """The scored samples of a domain: the same for every model."""
+    return next(m.domains[domain].ids for m in models if domain in m.domains)
+
+
+def _groups(
+    models: Sequence[ModelScores], domains: Sequence[str], samples: Sequence[Sample]
+) -> dict[str, tuple[int, ...]]:
+    """Domain -> the group of each scored sample, where a group has several of them."""
+    group = dict(zip((sample.id for sample in samples), sample_groups(samples).tolist(), strict=True))
+    found = {}
+    for domain in domains:
+        own = np.array([group.get(name, -1 - row) for row, name in enumerate(_ids(models, domain))], dtype=np.int64)
+        numbers = np.unique(own, return_inverse=True)[1]
+        if len(own) and numbers.max() + 1 < len(own):
+            found[domain] = tuple(numbers.tolist())
+    return found
+
+
+def _columns(
+    models: Sequence[ModelScores], domains: Sequence[str], subgroups: Subgroups
+) -> dict[str, dict[str, tuple[str | None, ...]]]:
+    return {
+        column: {domain: tuple(value_of.get(name) for name in _ids(models, domain)) for domain in domains}
+        for column, value_of in subgroups.items()
+    }
+
+
 def _against_oracle(
-    models: Sequence[ModelScores], metric: str, samples: Sequence[Sample]
+    models: Sequence[ModelScores], metric: str, groups: Mapping[str, tuple[int, ...]]
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Student -> domain -> paired difference of the headline to the first oracle, where both have outcomes."""
     oracle = next((m for m in models if m.role == "oracle"), None)
     if oracle is None:
         return {}
-    group = dict(zip((sample.id for sample in samples), sample_groups(samples).tolist(), strict=True))
     found: dict[str, dict[str, tuple[float, float, float]]] = {}
     for student in (m for m in models if m.role == "student"):
         for domain in (d for d in oracle.domains if d in student.domains):
             own, best = student.domains[domain], oracle.domains[domain]
             if metric in own.outcomes and metric in best.outcomes and own.ids == best.ids:
-                groups = np.unique([group[name] for name in own.ids], return_inverse=True)[1]
                 found.setdefault(student.name, {})[domain] = paired_difference(
-                    best.outcomes[metric], own.outcomes[metric], level=own.level, groups=groups
+                    best.outcomes[metric],
+                    own.outcomes[metric],
+                    level=own.level,
+                    groups=np.array(groups[domain]) if domain in groups else None,
                 )
     return found
 

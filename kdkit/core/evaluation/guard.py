@@ -14,8 +14,8 @@ class Verdict:
     """Whether a candidate may be promoted.
 
     Attributes:
-        failed: domains that lost more than their tolerance, worst first.
-        uncertain: domains whose point estimate exceeds the tolerance while the interval of the change contains 0.
+        failed: domains and further checks that lost more than their tolerance, worst first.
+        uncertain: those whose point estimate exceeds the tolerance while the interval of the change contains 0.
             They stop promotion only with ``guard.test: point``.
         mean_failed: the mean over the old domains fails the same test: many small losses, each within its tolerance.
     """
@@ -30,13 +30,15 @@ class Verdict:
 
 
 def apply_guard(retention: Retention, guard: GuardEntry) -> Verdict:
-    """Test every old domain, and their mean, against its tolerance.
+    """Test every old domain, their mean, and every further check (subgroups, other tasks) against its tolerance.
 
     ``test: bootstrap`` (the default) fails a domain that lost more points than tolerated *and* whose paired
     bootstrap interval lies below 0: on a few hundred calibration samples, one point is a handful of images.
     ``test: point`` decides by the point estimate alone.
     """
     over = [retention.domains[domain] for domain in retention.over_tolerance]
+    over += [change for change in retention.checks if change.over_tolerance]
+    over.sort(key=lambda change: change.points)
     point = guard.test == "point"
     failed = tuple(change for change in over if point or change.significant)
     mean_failed = retention.mean < -guard.tolerance and (point or retention.high < 0)
@@ -45,8 +47,9 @@ def apply_guard(retention: Retention, guard: GuardEntry) -> Verdict:
 
 def describe_change(change: DomainChange) -> str:
     """``ct: 91.0 % -> 84.5 % (-6.5 points, 95 % interval -9.0 to -4.0, on 200 samples; tolerance 1)``."""
+    groups = f" of {change.groups} groups" if change.groups else ""
     return (
-        f"{change.domain}: {100 * change.before:.1f} % -> {100 * change.after:.1f} % ({change.points:+.1f} points, "
-        f"95 % interval {change.low:+.1f} to {change.high:+.1f}, on {change.count} samples; "
+        f"{change.name}: {100 * change.before:.1f} % -> {100 * change.after:.1f} % ({change.points:+.1f} points, "
+        f"95 % interval {change.low:+.1f} to {change.high:+.1f}, on {change.count} samples{groups}; "
         f"tolerance {change.tolerance:g})"
     )

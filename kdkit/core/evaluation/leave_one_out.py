@@ -162,13 +162,15 @@ def measure_effects(
 ) -> tuple[SourceEffect, ...]:
     """Compare runs with all sources with runs without one, sample by sample.
 
-    Intervals cover the choice of samples (a paired bootstrap); with several seeds the chance of training too.
+    Intervals cover the choice of samples, or of groups (a paired bootstrap). With several seeds they cover the chance
+    of training too.
 
     Args:
         everything: one evaluation per seed.
         without: (source, kind) -> one evaluation per seed, in the same order.
         domains: those to compare.
     """
+    groups = everything[0].groups
     before = {domain: _outcomes(everything, domain) for domain in domains}
     after = {source: {domain: _outcomes(runs, domain) for domain in domains} for source, runs in without.items()}
     points = {
@@ -179,7 +181,7 @@ def measure_effects(
     noise_of_mean = training_noise(np.mean([points[domain] for domain in domains], axis=0))
     effects = list[SourceEffect]()
     for (source, kind), own in after.items():
-        changes = {domain: _change(before[domain], own[domain]) for domain in domains}
+        changes = {domain: _change(before[domain], own[domain], groups.get(domain)) for domain in domains}
         mean = _widened(_mean(list(changes.values())), noise_of_mean)
         widened = {domain: _widened(change, noise[domain]) for domain, change in changes.items()}
         effects.append(SourceEffect(source, kind, widened, mean))
@@ -214,9 +216,10 @@ def _outcomes(runs: Sequence[Evaluation], domain: str) -> Array:
     return np.stack([run.of_role("student")[0].domains[domain].outcomes[METRIC] for run in runs])
 
 
-def _change(everything: Array, without: Array) -> Change:
+def _change(everything: Array, without: Array, groups: tuple[int, ...] | None) -> Change:
     before, after = everything.mean(axis=0), without.mean(axis=0)
-    points, low, high = (100 * value for value in paired_difference(before, after))
+    drawn = None if groups is None else np.array(groups)
+    points, low, high = (100 * value for value in paired_difference(before, after, groups=drawn))
     return Change(float(before.mean()), float(after.mean()), points, low, high, len(before))
 
 

@@ -208,6 +208,30 @@ def paired_difference(
     return (float(difference.mean()), *interval(draws @ values / n, level))
 
 
+def design_effect(outcomes: Floats, groups: Integers) -> float:
+    """How many times larger the variance of a mean is because samples of one group (patient) are alike.
+
+    ``G/(G-1) sum_g (sum_{i in g} (x_i - mean))^2 / sum_i (x_i - mean)^2`` (Kish, Survey Sampling, 1965, section 5.4;
+    Cameron and Miller, Journal of Human Resources 50, 2015). It lies between 1 and ``sum_g m_g^2 / n``, the value where
+    all samples of a group of m are equal, which equal outcomes get too: nothing shows that they differ.
+
+    Args:
+        outcomes: (N,); groups: (N,) in 0..G - 1.
+
+    Example:
+        >>> design_effect(np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1]))
+        2.0
+    """
+    sizes = np.bincount(groups)
+    most = float((sizes**2).sum() / len(groups))
+    centered = np.asarray(outcomes, dtype=np.float64) - np.mean(outcomes)
+    alone = float(centered @ centered)
+    if alone <= 0 or len(sizes) < 2:
+        return most
+    together = float((np.bincount(groups, weights=centered) ** 2).sum()) * len(sizes) / (len(sizes) - 1)
+    return float(np.clip(together / alone, 1.0, most))
+
+
 def median_rank(ranks: Integers, counts: Array | None = None) -> Floats:
     """Median of ranks (N,) under ``counts`` (N, R) -> (R,): the mean of the two middle ones where there are two.
 

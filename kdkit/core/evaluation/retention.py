@@ -1,4 +1,7 @@
-"""Retention: change of accuracy between two versions, per domain and per teacher."""
+"""Retention: change of accuracy between two versions, per domain, per subgroup and per teacher.
+
+The bootstrap draws samples, or whole groups (patients) where the later evaluation knows them.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from kdkit.core.contracts import DomainScore
-from kdkit.core.evaluation.metrics import mean_interval, paired_difference
+from kdkit.core.evaluation.metrics import interval, mean_interval, paired_difference
 from kdkit.core.evaluation.scores import Evaluation, ModelScores, null_to_nan, to_plain
+from kdkit.core.evaluation.scoring import LEAST
 from kdkit.core.project.lineage import DomainChange, TeacherRetention
 
+Array = np.ndarray[Any, Any]
 TOLERANCE = 1.0
 _ROUNDING = 1e-9
 
@@ -30,6 +35,7 @@ class Retention:
         not_compared: requested domains that one of the evaluations did not score.
         mean: mean change over ``domains`` in points, with ``low`` and ``high``; NaN without any.
         metric: what was compared.
+        checks: comparisons beside the domains: subgroups, and metrics of other tasks.
     """
 
     domains: Mapping[str, DomainChange]
@@ -41,6 +47,7 @@ class Retention:
     low: float
     high: float
     metric: str
+    checks: tuple[DomainChange, ...] = ()
 
     @property
     def worst(self) -> DomainChange | None:
@@ -69,25 +76,33 @@ def measure_retention(
     trusted: Mapping[str, Sequence[str]] | None = None,
     domains: Sequence[str] | None = None,
     metric: str = "accuracy",
+    by: Mapping[str, float] | None = None,
 ) -> Retention:
     """Compare the student of two evaluations, sample by sample.
 
     Args:
-        before, after: each with per-sample outcomes of ``metric``; samples are matched by id.
+        before, after: each with per-sample outcomes of ``metric``; samples are matched by id. Metrics without
+            outcomes, such as AUC, are compared by their bootstrap draws, if both are of the same samples.
         student: names of the model in ``before`` and ``after``; by default the first student of each.
         tolerance: points that any domain may lose; ``tolerances`` overrides it per domain.
         trusted: teacher -> domains in which it may teach; its accuracy is read from ``after``, else ``before``.
         domains: the domains to compare, such as those taught before the increment; by default all of ``before``.
+        by: column of ``after`` -> points that any of its subgroups may lose.
     """
     names = student or (before.of_role("student")[0].name, after.of_role("student")[0].name)
     old, new = before.model(names[0]), after.model(names[1])
     limits = dict(tolerances or {})
     changes = {}
     wanted = tuple(old.domains) if domains is None else tuple(domains)
+    checks: list[DomainChange] = []
     for domain in (d for d in wanted if d in old.domains and d in new.domains):
-        change = _change(old.domains[domain], new.domains[domain], metric, limits.get(domain, tolerance))
+        groups = after.groups.get(domain)
+        pair = _Pair(old.domains[domain], new.domains[domain], metric, groups)
+        change = pair.change(limits.get(domain, tolerance))
         if change is not None:
             changes[domain] = change
+        for column, limit in (by or {}).items():
+            checks += pair.subgroups(column, after.columns.get(column, {}).get(domain, ()), limit)
     over = sorted((c for c in changes.values() if c.over_tolerance), key=lambda c: c.points)
     mean, low, high = _mean_change(list(changes.values()))
     held = [
@@ -104,32 +119,84 @@ def measure_retention(
         low=low,
         high=high,
         metric=metric,
+        checks=tuple(checks),
     )
 
 
-def _change(before: DomainScore, after: DomainScore, metric: str, tolerance: float) -> DomainChange | None:
-    if metric not in before.outcomes or metric not in after.outcomes:
-        return None
-    earlier = dict(zip(before.ids, before.outcomes[metric], strict=True))
-    later = dict(zip(after.ids, after.outcomes[metric], strict=True))
-    shared = [name for name in earlier if name in later]
-    if not shared:
-        return None
-    x = np.array([earlier[name] for name in shared])
-    y = np.array([later[name] for name in shared])
-    points, low, high = (100 * value for value in paired_difference(x, y, level=after.level))
-    return DomainChange(
-        domain=after.domain,
-        before=float(x.mean()),
-        after=float(y.mean()),
-        points=points,
-        low=low,
-        high=high,
-        count=len(shared),
-        tolerance=tolerance,
-        over_tolerance=points < -tolerance - _ROUNDING,
-        significant=high < 0,
-    )
+@dataclass(frozen=True)
+class _Pair:
+    """One domain before and after; ``groups`` are those of ``after.ids``."""
+
+    before: DomainScore
+    after: DomainScore
+    metric: str
+    groups: tuple[int, ...] | None
+
+    def change(self, tolerance: float) -> DomainChange | None:
+        """On all shared samples; None if there is none, or no way to pair the metric."""
+        if self.metric in self.before.outcomes and self.metric in self.after.outcomes:
+            return self._of_rows(np.arange(len(self.after.ids)), tolerance)
+        draws = [score.draws.get(self.metric) for score in (self.before, self.after)]
+        if (
+            draws[0] is None
+            or draws[1] is None
+            or draws[0].shape != draws[1].shape
+            or self.before.ids != self.after.ids
+        ):
+            return None
+        before, after = (score.metrics[self.metric] for score in (self.before, self.after))
+        difference = draws[1] - draws[0]
+        low, high = interval(difference[~np.isnan(difference)], self.after.level)
+        return self._record((before, after), (after - before, low, high), len(self.after.ids), tolerance)
+
+    def subgroups(self, column: str, values: Sequence[str | None], tolerance: float) -> list[DomainChange]:
+        """A change per value of a column that enough samples have; ``values`` are those of ``after.ids``."""
+        found = []
+        for value in sorted({value for value in values if value is not None}):
+            rows = np.array([row for row, own in enumerate(values) if own == value])
+            change = self._of_rows(rows, tolerance, f"{column} {value}")
+            if change is not None and (change.groups or change.count) >= LEAST:
+                found.append(change)
+        return found
+
+    def _of_rows(self, rows: Array, tolerance: float, subgroup: str = "") -> DomainChange | None:
+        if self.metric not in self.before.outcomes or self.metric not in self.after.outcomes:
+            return None
+        earlier = dict(zip(self.before.ids, self.before.outcomes[self.metric], strict=True))
+        shared = [row for row in rows.tolist() if self.after.ids[row] in earlier]
+        if not shared:
+            return None
+        x = np.array([earlier[self.after.ids[row]] for row in shared], dtype=np.float64)
+        y = np.asarray(self.after.outcomes[self.metric], dtype=np.float64)[shared]
+        groups = None if self.groups is None else np.unique(np.array(self.groups)[shared], return_inverse=True)[1]
+        found = paired_difference(x, y, level=self.after.level, groups=groups)
+        number = 0 if groups is None or groups.max() + 1 == len(shared) else int(groups.max()) + 1
+        return self._record((x.mean(), y.mean()), found, len(shared), tolerance, subgroup, number)
+
+    def _record(
+        self,
+        values: tuple[float, float],
+        difference: tuple[float, float, float],
+        count: int,
+        tolerance: float,
+        subgroup: str = "",
+        groups: int | None = None,
+    ) -> DomainChange:
+        points, low, high = (100 * value for value in difference)
+        return DomainChange(
+            domain=self.after.domain,
+            before=float(values[0]),
+            after=float(values[1]),
+            points=points,
+            low=low,
+            high=high,
+            count=count,
+            tolerance=tolerance,
+            over_tolerance=points < -tolerance - _ROUNDING,
+            significant=high < 0,
+            subgroup=subgroup,
+            groups=self.after.groups if groups is None else groups,
+        )
 
 
 def _mean_change(changes: Sequence[DomainChange]) -> tuple[float, float, float]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import DomainScore
+from kdkit.core.contracts import Calibration, Confusion, Curve, DomainScore, SubgroupScore
 
 FORMAT = 1
 LEFT_OUT = "teachers_left_out"
@@ -63,6 +64,9 @@ class Evaluation:
         ratios: student -> metric -> its mean over the oracle's, on the same domains.
         against_oracle: student -> domain -> (difference, low, high) of the headline to that of the oracle, on the same
             samples, with a paired bootstrap interval over samples or, where known, groups of them.
+        groups: domain -> the group (patient) of each of its ``ids``, as a number; only for domains where a group has
+            several samples.
+        columns: column -> domain -> the value of each of its ``ids``; None where a sample has none.
     """
 
     split: str
@@ -72,6 +76,8 @@ class Evaluation:
     skipped: Mapping[str, str] = field(default_factory=dict)
     ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     against_oracle: Mapping[str, Mapping[str, tuple[float, float, float]]] = field(default_factory=dict)
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    columns: Mapping[str, Mapping[str, tuple[str | None, ...]]] = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -108,11 +114,14 @@ class Evaluation:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers; NaN becomes null. Ids of samples are written once for all models."""
+        """Plain dicts, lists, strings and numbers; NaN becomes null. Ids of samples are written once for all models,
+        bootstrap draws for students alone."""
         plain: dict[str, Any] = to_plain(self)
         for model in plain["models"]:
             for score in model["domains"].values():
                 del score["ids"], score["domain"]
+                if model["role"] != "student":
+                    del score["draws"]
         scores = {domain: score for model in self.models for domain, score in model.domains.items()}
         return {"format": FORMAT, **plain, "samples": {domain: list(scores[domain].ids) for domain in self.domains}}
 
@@ -133,6 +142,11 @@ class Evaluation:
                 student: {domain: _three(values) for domain, values in domains.items()}
                 for student, domains in data.get("against_oracle", {}).items()
             },
+            groups={domain: tuple(map(int, numbers)) for domain, numbers in data.get("groups", {}).items()},
+            columns={
+                column: {domain: tuple(values) for domain, values in domains.items()}
+                for column, domains in data.get("columns", {}).items()
+            },
         )
 
     def save(self, path: Path) -> None:
@@ -148,6 +162,14 @@ class Evaluation:
             KdkitError: when it is missing or is no such file.
         """
         return read_scores(path, cls.from_json)
+
+
+_DETAILS: Mapping[str, TypeAdapter[Any]] = {
+    "subgroups": TypeAdapter(tuple[SubgroupScore, ...]),
+    "calibration": TypeAdapter(Calibration | None),
+    "confusion": TypeAdapter(Confusion | None),
+    "curves": TypeAdapter(tuple[Curve, ...]),
+}
 
 
 def read_scores(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
@@ -192,6 +214,9 @@ def _score_from_json(domain: str, data: Mapping[str, Any], ids: tuple[str, ...])
         notes=tuple(data["notes"]),
         figures={name: _three(values) for name, values in data.get("figures", {}).items()},
         pooled=tuple(data.get("pooled", ())),
+        draws={name: _unpack(values) for name, values in data.get("draws", {}).items()},
+        groups=int(data.get("groups", 0)),
+        **{name: read.validate_python(data[name]) for name, read in _DETAILS.items() if name in data},
     )
 
 

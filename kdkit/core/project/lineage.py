@@ -168,6 +168,9 @@ class DomainChange(JsonRecord):
         tolerance: how many points may be lost.
         over_tolerance: the point estimate lost more than that.
         significant: the whole interval lies below 0.
+        task, metric: of a comparison beside the student's own task and its headline; else empty.
+        subgroup: ``sex F``, if the comparison is of a subgroup.
+        groups: number of groups (patients) that the bootstrap draws; 0 where it draws samples.
     """
 
     domain: str
@@ -180,6 +183,16 @@ class DomainChange(JsonRecord):
     tolerance: float
     over_tolerance: bool
     significant: bool
+    task: str = ""
+    metric: str = ""
+    subgroup: str = ""
+    groups: int = 0
+
+    @property
+    def name(self) -> str:
+        """``xray``, ``retrieval/xray``, ``linear-probe:auc/xray`` or ``xray, sex F``."""
+        task = f"{self.task}{':' if self.metric else ''}{self.metric}/" if self.task else ""
+        return f"{task}{self.domain}" + (f", {self.subgroup}" if self.subgroup else "")
 
 
 @dataclass(frozen=True)
@@ -202,7 +215,7 @@ class TeacherRetention(JsonRecord):
 
 @dataclass(frozen=True)
 class GuardRecord(JsonRecord):
-    """Verdict of the promotion guard; ``failed`` and ``uncertain`` name domains."""
+    """Verdict of the promotion guard; ``failed`` and ``uncertain`` are names of changes: mostly domains."""
 
     promoted: bool
     failed: tuple[str, ...]
@@ -212,7 +225,8 @@ class GuardRecord(JsonRecord):
 
 @dataclass(frozen=True)
 class RetentionRecord(JsonRecord):
-    """The comparison with the parent; ``mean``, ``low`` and ``high`` are None without a common domain."""
+    """The comparison with the parent; ``mean``, ``low`` and ``high`` are None without a common domain. ``checks`` are
+    what the guard compares beside the domains: other tasks, and subgroups."""
 
     domains: Mapping[str, DomainChange]
     teachers: Mapping[str, TeacherRetention]
@@ -224,6 +238,7 @@ class RetentionRecord(JsonRecord):
     high: float | None
     metric: str
     guard: GuardRecord | None
+    checks: tuple[DomainChange, ...] = ()
 
     @property
     def worst(self) -> DomainChange | None:

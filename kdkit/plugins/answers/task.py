@@ -11,15 +11,15 @@ import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, ModelAnswers, Sample
-from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval
+from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, Metric
+from kdkit.core.evaluation.scoring import Bootstrap, Predicted, RowMetric, Subgroups, score_domain
 from kdkit.plugins.answers.boxes.scoring import THRESHOLD, written_boxes
-from kdkit.plugins.answers.grading import GRADERS, HEADLINE, Graded, Reply, Tools
+from kdkit.plugins.answers.grading import GRADERS, HEADLINE, Reply, Tools
 from kdkit.plugins.answers.questions import question_type
 from kdkit.plugins.answers.text.meteor import make_meteor
 from kdkit.plugins.answers.text.spice import Spice
 
 Array = np.ndarray[Any, Any]
-FEW = 30
 
 
 class Answers:
@@ -29,7 +29,8 @@ class Answers:
         meteor: ``lite`` (plain Python, reported as ``meteor_lite`` and ``mbmr_lite``) or ``jar`` (METEOR 1.5).
         corenlp: folder with CoreNLP 3.6.0; empty: SPICE is unavailable.
         overlap: IoU that a box must exceed to be found.
-        resamples, seed, level: of the bootstrap.
+        resamples, seed, level: of the bootstrap, which draws samples, or groups (patients) where they are known.
+        subgroups: column -> sample id -> value, for scores of subgroups.
 
     Raises:
         KdkitError: a configured METEOR or SPICE that cannot run.
@@ -44,9 +45,10 @@ class Answers:
         resamples: int = RESAMPLES,
         seed: int = SEED,
         level: float = LEVEL,
+        subgroups: Subgroups | None = None,
     ) -> None:
         self.tools = Tools(make_meteor(meteor), Spice(Path(corenlp)) if corenlp else None, overlap)
-        self.resamples, self.seed, self.level = resamples, seed, level
+        self.how = Bootstrap(resamples, seed, level, subgroups or {})
 
     def evaluate(self, model: ModelAnswers, samples: Sequence[Sample]) -> Sequence[DomainScore]:
         """One score per domain with samples of a known task, in the order in which domains first occur.
@@ -85,23 +87,13 @@ class Answers:
                 fix="a domain is task and modality, such as 'vg/ct'",
             )
         graded = GRADERS[tasks[0]](_replies(samples, answers), self.tools)
-        names = [*graded.outcomes, *graded.others]
-        values = _values(graded, np.ones((len(samples), 1)))[0]
-        drawn = bootstrap(graded.strata, lambda counts: _values(graded, counts), self.resamples, self.seed)
-        few = (f"only {len(samples)} samples: the intervals are rough",) if len(samples) < FEW else ()
-        return DomainScore(
-            domain=domain,
-            count=len(samples),
-            metrics={name: float(value) for name, value in zip(names, values, strict=True)},
-            intervals={
-                name: _around(value, interval(column, self.level))
-                for name, value, column in zip(names, values, drawn.T, strict=True)
-            },
-            level=self.level,
-            ids=tuple(sample.id for sample in samples),
+        predicted = Predicted(
+            samples,
+            graded.strata,
             outcomes=dict(graded.outcomes),
-            notes=(*graded.notes, *few),
+            metrics={name: _of_rows(metric, len(samples)) for name, metric in graded.others.items()},
         )
+        return score_domain(domain, predicted, self.how, notes=graded.notes)
 
 
 def _replies(samples: Sequence[Sample], answers: Sequence[str]) -> list[Reply]:
@@ -139,12 +131,13 @@ def _answers(model: ModelAnswers, samples: Sequence[Sample]) -> Sequence[str]:
     return answers
 
 
-def _values(graded: Graded, counts: Array) -> Array:
-    """(N, R) -> (R, metrics), clipped to [0, 1] against rounding."""
-    columns = [accuracy(outcome, counts) for outcome in graded.outcomes.values()]
-    return np.clip(np.stack([*columns, *(metric(counts) for metric in graded.others.values())], axis=1), 0.0, 1.0)
+def _of_rows(metric: Metric, size: int) -> RowMetric:
+    """A function of the counts of all samples as one of chosen samples: the others are drawn 0 times."""
 
+    def values(rows: Array, counts: Array | None) -> Array:
+        drawn = np.ones((len(rows), 1)) if counts is None else counts
+        every = np.zeros((size, drawn.shape[1]), dtype=drawn.dtype)
+        every[rows] = drawn
+        return np.clip(metric(every), 0.0, 1.0)  # against rounding
 
-def _around(value: float, bounds: tuple[float, float]) -> tuple[float, float]:
-    """Bounds that include the value despite rounding."""
-    return min(bounds[0], float(value)), max(bounds[1], float(value))
+    return values

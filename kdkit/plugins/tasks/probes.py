@@ -11,7 +11,7 @@ import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, ModelFeatures, Sample
-from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval, macro_auc
+from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, macro_auc
 from kdkit.core.evaluation.sampling import (
     few_per_class,
     of_each_domain,
@@ -19,6 +19,7 @@ from kdkit.core.evaluation.sampling import (
     sample_groups,
     share_per_class,
 )
+from kdkit.core.evaluation.scoring import Bootstrap, Predicted, Subgroups, confusion, score_domain
 from kdkit.plugins.tasks.classifiers import Classifier, Fitted, LinearProbe, Neighbors, Part, fit_chosen
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +27,6 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
 NEIGHBORS = (1, 5, 10, 20)
 FRACTIONS, SHOTS, DRAWS = (0.01, 0.1), (1, 4, 16), 5
-FEW = 30
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class ProbeTask:
         shots: labels per class.
         draws: of every subset.
         resamples, seed, level: of the bootstrap, stratified by class; whole groups are drawn where they are known.
+        subgroups: column -> sample id -> value, for scores of subgroups.
 
     Raises:
         KdkitError: an option out of range.
@@ -76,6 +77,7 @@ class ProbeTask:
         resamples: int = RESAMPLES,
         seed: int = SEED,
         level: float = LEVEL,
+        subgroups: Subgroups | None = None,
     ) -> None:
         if not all(0 < share < 1 for share in fractions) or not all(n >= 1 for n in shots) or draws < 1:
             raise KdkitError(
@@ -85,7 +87,7 @@ class ProbeTask:
             )
         self.classifier, self.fallback, self.training = classifier, fallback, training
         self.fractions, self.shots, self.draws = tuple(fractions), tuple(shots), draws
-        self.resamples, self.seed, self.level = resamples, seed, level
+        self.seed, self.how = seed, Bootstrap(resamples, seed, level, subgroups or {})
 
     def evaluate(self, model: ModelFeatures, samples: Sequence[Sample]) -> Sequence[DomainScore]:
         """One score per domain with training samples of at least two classes, in the order of the samples.
@@ -129,34 +131,22 @@ class ProbeTask:
     def _score(self, name: str, domain: _Domain, train: Part, validation: Part, scored: Part) -> DomainScore:
         notes = _Notes(domain, train)
         full = self._fit(train, validation, notes, "all labels")
-        outcomes = {"accuracy": (full.predict(scored.features) == scored.labels).astype(np.float64)}
+        chosen = full.predict(scored.features)
+        outcomes = {"accuracy": (chosen == scored.labels).astype(np.float64)}
         for metric, subsets in self._subsets(domain, train, notes).items():
             fits = [self._fit(train.rows(rows), validation, notes, metric) for rows in subsets]
             outcomes[metric] = np.mean([fit.predict(scored.features) == scored.labels for fit in fits], axis=0)
         odds = np.zeros((len(scored.labels), len(domain.classes)))
         odds[:, full.classes] = full.probabilities(scored.features)
 
-        def values(counts: Array | None) -> Array:
-            shares = [accuracy(found, counts) for found in outcomes.values()]
-            return np.stack([*shares, macro_auc(scored.labels, odds, counts)], axis=1)
-
-        groups = sample_groups(domain.scored)
-        drawn = bootstrap(scored.labels, values, self.resamples, self.seed, groups).T
-        names = [*outcomes, "auc"]
-        metrics = dict(zip(names, map(float, values(None)[0]), strict=True))
-        bounds = {key: interval(column, self.level) for key, column in zip(names, drawn, strict=True)}
-        if np.isnan(metrics["auc"]):  # a single class among the scored samples
-            del metrics["auc"], bounds["auc"]
-        return DomainScore(
-            domain=name,
-            count=len(domain.scored),
-            metrics=metrics,
-            intervals={key: _around(metrics[key], bounds[key]) for key in metrics},
-            level=self.level,
-            ids=tuple(sample.id for sample in domain.scored),
+        predicted = Predicted(
+            domain.scored,
+            scored.labels,
             outcomes=outcomes,
-            notes=notes.lines(),
+            metrics={"auc": lambda rows, counts: macro_auc(scored.labels[rows], odds[rows], counts)},
         )
+        found = confusion(domain.classes, scored.labels, chosen)
+        return score_domain(name, predicted, self.how, notes=notes.lines(), confusion=found)
 
     def _subsets(self, domain: _Domain, train: Part, notes: _Notes) -> Mapping[str, list[Integers]]:
         """Metric -> rows of the training samples, per draw; the same for every model."""
@@ -186,7 +176,7 @@ class LinearProbeTask(ProbeTask):
     Args:
         strengths: values of scikit-learn's ``C`` to choose from.
         steps: of the solver, at most.
-        training, fractions, shots, draws, resamples, seed, level: of :class:`ProbeTask`.
+        training, fractions, shots, draws, resamples, seed, level, subgroups: of :class:`ProbeTask`.
     """
 
     def __init__(
@@ -201,6 +191,7 @@ class LinearProbeTask(ProbeTask):
         resamples: int = RESAMPLES,
         seed: int = SEED,
         level: float = LEVEL,
+        subgroups: Subgroups | None = None,
     ) -> None:
         super().__init__(
             LinearProbe(tuple(strengths), steps),
@@ -212,6 +203,7 @@ class LinearProbeTask(ProbeTask):
             resamples=resamples,
             seed=seed,
             level=level,
+            subgroups=subgroups,
         )
 
 
@@ -220,7 +212,7 @@ class NearestNeighborsTask(ProbeTask):
 
     Args:
         k: numbers of neighbors to choose from.
-        training, fractions, shots, draws, resamples, seed, level: of :class:`ProbeTask`.
+        training, fractions, shots, draws, resamples, seed, level, subgroups: of :class:`ProbeTask`.
     """
 
     def __init__(
@@ -234,6 +226,7 @@ class NearestNeighborsTask(ProbeTask):
         resamples: int = RESAMPLES,
         seed: int = SEED,
         level: float = LEVEL,
+        subgroups: Subgroups | None = None,
     ) -> None:
         super().__init__(
             Neighbors(tuple(k)),
@@ -245,6 +238,7 @@ class NearestNeighborsTask(ProbeTask):
             resamples=resamples,
             seed=seed,
             level=level,
+            subgroups=subgroups,
         )
 
 
@@ -277,8 +271,6 @@ class _Notes:
             notes.append(f"{what}: {count} fits did not converge")
         if any(sample.split == "train" for sample in domain.scored):
             notes.append("scored on the samples that it was fitted on")
-        if len(domain.scored) < FEW:
-            notes.append(f"only {len(domain.scored)} samples: the intervals are rough")
         return tuple(notes)
 
 
@@ -292,8 +284,3 @@ def _why(domain: _Domain) -> str:
     if len(labels) == 1:
         return f"all its labeled training samples are '{labels.pop()}', so there is nothing to classify"
     return ""
-
-
-def _around(value: float, bounds: tuple[float, float]) -> tuple[float, float]:
-    """Bounds that include the value despite rounding."""
-    return min(bounds[0], value), max(bounds[1], value)

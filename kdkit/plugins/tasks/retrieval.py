@@ -10,13 +10,13 @@ import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, ModelFeatures, Sample
-from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval, median_rank
+from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, median_rank
 from kdkit.core.evaluation.retrieval import pair_captions, sample_ranks
 from kdkit.core.evaluation.sampling import of_each_domain, sample_groups
+from kdkit.core.evaluation.scoring import Bootstrap, Predicted, RowMetric, Subgroups, score_domain
 
 Array = np.ndarray[Any, Any]
 AT = (1, 5, 10)
-FEW = 30
 ALL = "/all"
 """Ends the names of metrics among the samples of all domains."""
 
@@ -38,18 +38,25 @@ class Retrieval:
     Args:
         at: the ranks of recall, beside 1; the headline ``recall@1`` is the mean of both directions.
         resamples, seed, level: of the bootstrap, which draws samples, or groups (patients) where they are known.
+        subgroups: column -> sample id -> value, for scores of subgroups.
 
     Raises:
         KdkitError: a rank below 1.
     """
 
     def __init__(
-        self, *, at: Sequence[int] = AT, resamples: int = RESAMPLES, seed: int = SEED, level: float = LEVEL
+        self,
+        *,
+        at: Sequence[int] = AT,
+        resamples: int = RESAMPLES,
+        seed: int = SEED,
+        level: float = LEVEL,
+        subgroups: Subgroups | None = None,
     ) -> None:
         if not at or min(at) < 1:
             raise KdkitError("KD-EVAL-015", f"'at' is {list(at)}", fix="give ranks of at least 1, such as [1, 5, 10]")
         self.at = tuple(sorted({1, *at}))
-        self.resamples, self.seed, self.level = resamples, seed, level
+        self.how = Bootstrap(resamples, seed, level, subgroups or {})
 
     def evaluate(self, model: ModelFeatures, samples: Sequence[Sample]) -> Sequence[DomainScore]:
         """One score per domain with at least two captions and two images, in the order of the samples."""
@@ -87,28 +94,19 @@ class Retrieval:
             hits |= {f"{name}{ALL}": values for name, values in pooled.hits.items()}
             ranks |= {f"median rank {way}{ALL}": rank for way, rank in pooled.ranks.items()}
 
-        def values(counts: Array | None) -> Array:
-            shares = [accuracy(outcome, counts) for outcome in hits.values()]
-            return np.stack([*shares, *(median_rank(rank, counts) for rank in ranks.values())], axis=1)
-
-        one_stratum = np.zeros(len(samples), dtype=np.int64)
-        drawn = bootstrap(one_stratum, values, self.resamples, self.seed, _units(samples)).T
-        point = values(None)[0]
-        names = [*hits, *ranks]
-        bounds = {name: interval(column, self.level) for name, column in zip(names, drawn, strict=True)}
-        value = {name: float(x) for name, x in zip(names, point, strict=True)}
-        return DomainScore(
-            domain=domain,
-            count=len(samples),
-            metrics={name: value[name] for name in hits},
-            intervals={name: bounds[name] for name in hits},
-            level=self.level,
-            ids=tuple(sample.id for sample in samples),
+        predicted = Predicted(
+            samples,
+            np.zeros(len(samples), dtype=np.int64),
             outcomes=hits,
-            notes=_notes(samples),
-            figures={name: (value[name], *bounds[name]) for name in ranks},
-            pooled=tuple(name for name in names if name.endswith(ALL)),
+            figures={name: _median(rank) for name, rank in ranks.items()},
+            units=_units(samples),
         )
+        pooled_names = [name for name in (*hits, *ranks) if name.endswith(ALL)]
+        return score_domain(domain, predicted, self.how, notes=_notes(samples), pooled=pooled_names)
+
+
+def _median(ranks: Array) -> RowMetric:
+    return lambda rows, counts: median_rank(ranks[rows], counts)
 
 
 def _part(outcomes: _Outcomes, part: slice) -> _Outcomes:
@@ -145,6 +143,4 @@ def _notes(samples: Sequence[Sample]) -> tuple[str, ...]:
             f"{len(pairs.images)} images and {len(pairs.texts)} captions are distinct, of {len(samples)} samples: "
             "equal captions are all right answers"
         )
-    if len(samples) < FEW:
-        notes.append(f"only {len(samples)} samples: the intervals are rough")
     return tuple(notes)

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.contracts import DomainScore, ModelFeatures, Sample
-from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, accuracy, bootstrap, interval, macro_auc
-from kdkit.core.evaluation.sampling import sample_groups
+from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, macro_auc
+from kdkit.core.evaluation.scoring import Bootstrap, Predicted, Subgroups, confusion, score_domain
 from kdkit.core.evaluation.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_log_odds
-
-FEW = 30
 
 
 class ZeroShot:
@@ -26,6 +24,7 @@ class ZeroShot:
         prompts: domain -> class -> prompts.
         logit_scale: softmax scale; AUC over more than two classes depends on it, so reports record it.
         resamples, seed, level: of the bootstrap.
+        subgroups: column -> sample id -> value, for scores of subgroups.
     """
 
     def __init__(
@@ -36,9 +35,10 @@ class ZeroShot:
         resamples: int = RESAMPLES,
         seed: int = SEED,
         level: float = LEVEL,
+        subgroups: Subgroups | None = None,
     ) -> None:
         self.prompts = prompts
-        self.logit_scale, self.resamples, self.seed, self.level = logit_scale, resamples, seed, level
+        self.logit_scale, self.how = logit_scale, Bootstrap(resamples, seed, level, subgroups or {})
 
     def evaluate(self, model: ModelFeatures, samples: Sequence[Sample]) -> Sequence[DomainScore]:
         """One score per domain with labeled samples of at least two classes, in the order of ``prompts``."""
@@ -54,32 +54,22 @@ class ZeroShot:
         number = {label: index for index, label in enumerate(prompts)}
         labels = np.array([number[str(sample.label)] for sample in samples], dtype=np.int64)
         log_odds = class_log_odds(model.image(samples), class_embeddings(prompts, model.text), self.logit_scale)
-        correct = (log_odds.argmax(axis=1) == labels).astype(np.float64)
-
-        def both(counts: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
-            return np.stack([accuracy(correct, counts), macro_auc(labels, log_odds, counts)], axis=1)
-
-        drawn = bootstrap(labels, both, self.resamples, self.seed, sample_groups(samples))
-        values = both(None)[0]
-        return DomainScore(
-            domain=domain,
-            count=len(samples),
-            metrics={"accuracy": float(values[0]), "auc": float(values[1])},
-            intervals={
-                "accuracy": interval(drawn[:, 0], self.level),
-                "auc": interval(drawn[:, 1], self.level),
-            },
-            level=self.level,
-            ids=tuple(sample.id for sample in samples),
-            outcomes={"accuracy": correct},
-            notes=_notes(prompts, {str(sample.label) for sample in samples}, len(samples)),
+        chosen = log_odds.argmax(axis=1)
+        predicted = Predicted(
+            samples,
+            labels,
+            outcomes={"accuracy": (chosen == labels).astype(np.float64)},
+            metrics={"auc": lambda rows, counts: macro_auc(labels[rows], log_odds[rows], counts)},
+        )
+        return score_domain(
+            domain,
+            predicted,
+            self.how,
+            notes=_notes(prompts, {str(sample.label) for sample in samples}),
+            confusion=confusion(tuple(prompts), labels, chosen),
         )
 
 
-def _notes(prompts: Mapping[str, Any], present: set[str], count: int) -> tuple[str, ...]:
-    notes = []
-    if absent := [label for label in prompts if label not in present]:
-        notes.append(f"no sample of {', '.join(absent)}: candidates for accuracy, not in AUC")
-    if count < FEW:
-        notes.append(f"only {count} samples: the intervals are rough")
-    return tuple(notes)
+def _notes(prompts: Mapping[str, Any], present: set[str]) -> tuple[str, ...]:
+    absent = [label for label in prompts if label not in present]
+    return (f"no sample of {', '.join(absent)}: candidates for accuracy, not in AUC",) if absent else ()

@@ -211,3 +211,23 @@ def test_the_median_rank_under_counts_is_that_of_repeated_ranks() -> None:
         expected = [np.median(np.repeat(ranks, column)) for column in counts.T]
         assert metrics.median_rank(ranks, counts).tolist() == expected
     assert metrics.median_rank(np.array([7, 1, 2, 3])).tolist() == [2.5]
+
+
+def test_the_grouped_interval_has_the_width_of_theory_on_simulated_clusters() -> None:
+    """Samples of a group share a part of their noise: Var(mean) = s^2 (1 + (m - 1) rho) / n (Kish 1965, 5.4)."""
+    rng, size, rho = np.random.default_rng(1), 8, 0.5
+    groups = np.repeat(np.arange(400), size)
+    noise = np.sqrt(rho) * rng.standard_normal(400)[groups] + np.sqrt(1 - rho) * rng.standard_normal(len(groups))
+    _, low, high = metrics.paired_difference(np.zeros(len(groups)), noise, groups=groups, resamples=4000)
+    expected = 2 * 1.959964 * np.sqrt((1 + (size - 1) * rho) / len(groups))
+    assert high - low == pytest.approx(expected, rel=0.1)
+    assert metrics.design_effect(noise, groups) == pytest.approx(1 + (size - 1) * rho, rel=0.15)
+
+
+def test_groups_of_one_sample_change_nothing() -> None:
+    rng = np.random.default_rng(0)
+    before, after = rng.integers(0, 2, (2, 300)).astype(np.float64)
+    alone = rng.permutation(300)
+    assert metrics.paired_difference(before, after, groups=alone) == metrics.paired_difference(before, after)
+    assert metrics.design_effect(after, alone) == 1.0
+    assert metrics.design_effect(np.ones(6), np.array([0, 0, 0, 1, 1, 1])) == 3.0  # nothing shows that they differ

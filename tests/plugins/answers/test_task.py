@@ -48,7 +48,7 @@ def score(answers: Mapping[str, str], samples: Sequence[Sample], **options: Any)
 def test_the_catalogue_makes_it() -> None:
     task: EvaluationTask = load_catalogue().make("task", "answers", resamples=10)
     assert isinstance(task, Answers)
-    assert task.resamples == 10
+    assert task.how.resamples == 10
     assert task.evaluate(Said({}), []) == []
 
 

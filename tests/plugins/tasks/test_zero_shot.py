@@ -111,6 +111,6 @@ def test_one_sample_a_class_is_enough_to_run() -> None:
 def test_the_catalogue_makes_it() -> None:
     task = load_catalogue().make("task", "zero-shot", prompts=PROMPTS, resamples=10)
     assert isinstance(task, ZeroShot)
-    assert (task.logit_scale, task.resamples) == (100.0, 10)
+    assert (task.logit_scale, task.how.resamples) == (100.0, 10)
     check: EvaluationTask = task
     assert len(check.evaluate(Formula(0.1), samples(2, "oct"))) == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from kdkit.core.base.result import Section, Table
+from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.retention import Retention
 from kdkit.core.evaluation.scores import ACCURACY, LEFT_OUT, Evaluation, ModelScores
 from kdkit.core.project.lineage import DomainChange
@@ -41,6 +43,11 @@ def retention_sections(retention: Retention) -> list[Section]:
     if retention.domains:
         interval = f"{retention.low:+.2f} to {retention.high:+.2f}"
         sections.append(f"mean change {retention.mean:+.2f} points ({interval})")
+    if retention.checks:
+        headers = ("also compared", "before", "after", "points", "interval", "tolerance", "")
+        sections.append(Table(headers, [_change_row(change) for change in retention.checks], "lrrrlrl"))
+    if grouped := {change.domain: change for change in retention.domains.values() if change.groups}:
+        sections.append(f"intervals draw whole groups (patients): {_group_counts(grouped)}")
     if retention.not_compared:
         names = ", ".join(retention.not_compared)
         sections.append(f"not compared, no labeled samples: {names}; forgetting there is not measured")
@@ -56,12 +63,19 @@ def evaluation_notes(evaluation: Evaluation) -> list[Section]:
         for note in dict.fromkeys(note for group in found for note in group):
             domains.setdefault(note, []).append(domain)
     notes += [f"note: {', '.join(where)}: {note}" for note, where in domains.items()]
+    scores = {d: s for m in evaluation.models for d, s in m.domains.items() if s.groups}
+    if scores:
+        notes.append(f"intervals draw whole groups (patients): {_group_counts(scores)}")
     for signals, names in _left_out(evaluation).items():
         hint = "; 'kdkit trust' shows their probes" if signals == "text" else ""
         notes.append(f"note: not compared, no {signals} features: {', '.join(names)}{hint}")
     if "logit_scale" in evaluation.settings:
         notes.append(f"AUC: macro one-vs-rest, probabilities at logit scale {evaluation.settings['logit_scale']:g}")
     return notes
+
+
+def _group_counts(found: Mapping[str, DomainScore] | Mapping[str, DomainChange]) -> str:
+    return ", ".join(f"{domain} {one.groups} of {one.count} samples" for domain, one in found.items())
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -100,7 +114,7 @@ def _change_row(change: DomainChange) -> tuple[str, ...]:
     if change.over_tolerance:
         verdict = "LOST" if change.significant else "lost, not significant"
     return (
-        change.domain,
+        change.name,
         f"{100 * change.before:.1f}",
         f"{100 * change.after:.1f}",
         f"{change.points:+.1f}",

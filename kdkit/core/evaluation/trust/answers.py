@@ -13,6 +13,8 @@ import numpy as np
 from kdkit.core.contracts import EvaluationTask, GradesAnswers, Reporter, Sample
 from kdkit.core.evaluation.answers import GivenAnswers
 from kdkit.core.evaluation.evaluator import AnswerEvaluator
+from kdkit.core.evaluation.metrics import design_effect
+from kdkit.core.evaluation.sampling import sample_groups
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount
 from kdkit.core.features.extract.answers import read_answers
 
@@ -36,7 +38,7 @@ class AnswerTrust:
         table, rows = self._evaluator.table, self._evaluator.rows("calibration")
         samples = [[table.ids[row], table.samples[row].domain, int(table.digests[row])] for row in rows]
         answers = sorted([*key, text] for key, text in read_answers(column.folder).items())
-        inputs = [column.fingerprint, dict(self._evaluator.settings), samples, answers]
+        inputs = [column.fingerprint, dict(self._evaluator.settings), samples, answers, "evidence of groups"]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
     def measure(self, column: Column, advice: str) -> dict[str, DomainCount]:
@@ -64,7 +66,8 @@ class AnswerTrust:
             samples = [by_id[name] for name in score.ids]
             answers = dict(zip(score.ids, stored.answer(samples), strict=True))
             chance = blind_score(self._evaluator.task, samples, answers)
-            counts[score.domain] = DomainCount(float(values.sum()), len(values), chance, evidence(values))
+            independent = evidence(values) / design_effect(values, sample_groups(samples))
+            counts[score.domain] = DomainCount(float(values.sum()), len(values), chance, independent)
             rows = np.array([places[name] for name in score.ids], dtype=np.int64)
             column.put_scores(SCORES["label"], rows[rows >= 0], values[rows >= 0])
         return counts

@@ -39,8 +39,8 @@ _SECTIONS: Mapping[TrustBasis, str] = {"label": "teachers", "caption": "by_capti
 class DomainCount:
     """One teacher on one domain: ``correct`` of ``count`` calibration samples, against ``chance`` in [0, 1].
 
-    For answers, ``correct`` is the sum of scores in [0, 1], and each sample counts ``evidence`` times for the bounds:
-    graded scores vary less than right and wrong.
+    For answers, ``correct`` is the sum of scores in [0, 1]. Each sample counts ``evidence`` times for the bounds:
+    graded scores vary less than right and wrong. Samples of one group (patient) say less than as many of others.
     """
 
     correct: float

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.contracts import IMAGE, Reporter
+from kdkit.core.evaluation.metrics import design_effect
 from kdkit.core.evaluation.sampling import GROUP, few_per_class, sample_groups
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount, chance_level
 from kdkit.core.evaluation.zero_shot import unit_rows
@@ -53,7 +54,8 @@ class ProbeTrust:
     def fingerprint(self, column: Column) -> str:
         """Digest of everything that the accuracy depends on."""
         rows = self._index.select(split="calibration", labeled=True)
-        digest = hashlib.sha256(json.dumps([column.fingerprint, self._classes, SHOTS, REPEATS, IMAGE]).encode())
+        inputs = [column.fingerprint, self._classes, SHOTS, REPEATS, IMAGE, "evidence of groups"]
+        digest = hashlib.sha256(json.dumps(inputs).encode())
         for row in rows:
             sample = self._index.samples[row]
             digest.update(json.dumps([sample.id, sample.domain, sample.label, _group(sample.extra, "")]).encode())
@@ -79,7 +81,8 @@ class ProbeTrust:
             where = f"teacher '{column.teacher}', domain '{domain}'"
             features = unit_rows(column.gather(IMAGE, places[rows]), what="image features", where=where)
             right = probe_hits(features.astype(np.float64), labels, groups, classes)
-            counts[domain] = DomainCount(float(right.sum()), len(rows), chance_level(labels, classes))
+            chance, evidence = chance_level(labels, classes), 1 / design_effect(right, groups)
+            counts[domain] = DomainCount(float(right.sum()), len(rows), chance, evidence)
             column.put_scores(SCORES["label"], places[rows], right.astype(np.float32))
         return counts
 

@@ -12,6 +12,8 @@ import numpy as np
 from kdkit.core.contracts import Reporter
 from kdkit.core.data.prompts import all_prompts
 from kdkit.core.evaluation.evaluator import FeatureEvaluator
+from kdkit.core.evaluation.metrics import design_effect
+from kdkit.core.evaluation.sampling import sample_groups
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount, chance_level
 from kdkit.core.evaluation.zero_shot import LOGIT_SCALE, Prompts, class_embeddings, class_probabilities, unit_rows
 
@@ -36,7 +38,7 @@ class ZeroShotTrust:
         table = self._table
         rows = table.select(labeled=True)
         prompts = column.text_digest(all_prompts(self._prompts))
-        inputs = [column.fingerprint, self._prompts, prompts, LOGIT_SCALE]
+        inputs = [column.fingerprint, self._prompts, prompts, LOGIT_SCALE, "evidence of groups"]
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
         for row in rows:
             sample = table.samples[row]
@@ -62,7 +64,9 @@ class ZeroShotTrust:
             true, right = _classify(column, places[rows], table.label_index[rows], prompts, domain)
             counted = np.isin(rows, table.select(split="calibration"))
             chance = chance_level(table.label_index[rows[counted]], len(prompts))
-            counts[domain] = DomainCount(int(right[counted].sum()), int(counted.sum()), chance)
+            groups = sample_groups([table.samples[row] for row in rows[counted]])
+            evidence = 1 / design_effect(right[counted], groups) if counted.any() else 1.0
+            counts[domain] = DomainCount(int(right[counted].sum()), int(counted.sum()), chance, evidence)
             scored.append(places[rows])
             scores.append(true)
         if scored:
