@@ -64,6 +64,8 @@ class DistillPlan(Result):
         if plan.correction is not None:
             parts.append(_correction_line(plan.correction))
         steps = f"{settings.steps} steps of {plan.batch_size} samples"
+        if (micro := plan.recipe.optimizer.micro_batch) is not None:
+            steps += f" in micro-batches ({micro})"
         if plan.parent is None:
             steps += f" ({settings.steps * plan.batch_size / len(plan.samples):.1f} epochs)"
         return [*parts, f"{steps}, learning rate {settings.lr:g}, seed {settings.seed}", "", self.estimate.text()]

@@ -199,12 +199,15 @@ def _leave(code: int) -> NoReturn:
 
 
 def _end_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, which removes drafts; ignored signals (nohup) stay so."""
+    """Let SIGTERM, SIGHUP and SIGUSR1 (a scheduler that preempts) end a command as Ctrl-C does, which removes drafts.
+
+    Ignored signals (nohup) stay ignored.
+    """
 
     def on_signal(number: int, _: object) -> None:
         raise KeyboardInterrupt(number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, on_signal)
 

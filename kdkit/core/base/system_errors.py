@@ -115,12 +115,17 @@ def is_lost_peer(error: BaseException) -> bool:
     return "DistError" in names or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine's or an accelerator's memory is used up."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+
+
 def _number(error: BaseException) -> int:
     """The ``errno`` of an error; libraries written in other languages have it in the message only."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     text = str(error)
-    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+    if is_out_of_memory(error):
         return errno.ENOMEM
     words = re.search(r"\bos error (\d+)|\berrno = (\d+)", text)
     return int(words[1] or words[2]) if words else 0

@@ -65,6 +65,9 @@ class OptimizerPart(Part):
     """Share of the steps with linear warmup of the learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
     batch_size: Annotated[int, Field(ge=1)]
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    """Samples that the student computes at a time on each process; losses and gradients stay those of ``batch_size``.
+    Less memory for one more forward pass. ``auto`` fills half of the free memory; null for whole batches."""
     epochs: Positive | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     min_steps: Annotated[int, Field(ge=1)] | None = None

@@ -70,7 +70,7 @@ def _check_launcher_settings(precision: str) -> None:
                 where=variable,
                 why="each process holds the whole student; only batches are sharded",
                 fix="use plain data parallelism (torchrun, or accelerate's multi-GPU); LoRA, gradient "
-                "checkpointing and --precision bf16 save memory",
+                "checkpointing, optimizer.micro_batch and --precision bf16 save memory",
             )
     mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if mixed not in ("no", precision):
@@ -83,10 +83,10 @@ def _check_launcher_settings(precision: str) -> None:
     if os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
         raise KdkitError(
             "KD-DIST-014",
-            "gradient accumulation is not supported",
+            "gradient accumulation is not used",
             where="ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
             why="losses between samples (clip, icl, crd) need their whole batch at once",
-            fix="set it to 1, and choose optimizer.batch_size in the recipe",
+            fix="set it to 1; optimizer.micro_batch in the recipe or registry saves the same memory, exactly",
         )
 
 

@@ -1,4 +1,5 @@
-"""Signals that end a run: Ctrl-C, SIGTERM (schedulers, ``torchrun``) and SIGHUP (a closed terminal)."""
+"""Signals that end a run: Ctrl-C, SIGTERM (schedulers, ``torchrun``), SIGUSR1 (preemption) and SIGHUP (a closed
+terminal)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import torch.distributed as dist
 
 from kdkit.core.distill.loop.distributed import get_world_size
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopRequest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.system_errors import is_out_of_memory
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress
 from kdkit.core.distill.loop.interruption import stop_requests
@@ -65,8 +67,9 @@ def train(
     training.
 
     Raises:
-        KdkitError: the loss is not a number (names the terms); the disk has no room for a checkpoint.
-        KeyboardInterrupt: after a checkpoint, when Ctrl-C, SIGTERM or SIGHUP end the run.
+        KdkitError: the loss is not a number (names the terms); no memory is left; the disk has no room for a
+            checkpoint.
+        KeyboardInterrupt: after a checkpoint, when Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 end the run.
 
     Example:
         >>> import tempfile
@@ -113,8 +116,9 @@ def train(
             torch.manual_seed(_step_seed(settings.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
-            parts = model(**batch.to(accelerator.device))
-            accelerator.backward(parts["loss"])
+            with _memory_errors(step):
+                parts = model(**batch.to(accelerator.device))
+                accelerator.backward(parts["loss"])
             if settings.clip_norm:
                 accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
             last, stopping = step + 1 == settings.steps, stop.requested()
@@ -205,6 +209,23 @@ def _check_finite(parts: Mapping[str, Tensor], step: int) -> None:
             fix="lower optimizer.lr in the recipe; 'kdkit features verify' checks the features",
             code=ExitCode.FOUND,
         )
+
+
+@contextmanager
+def _memory_errors(step: int) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise KdkitError(
+            "KD-DIST-271",
+            f"no memory left at step {step}",
+            why=" ".join(str(error).split())[:200],
+            fix="write 'optimizer: {micro_batch: auto}' in registry.yaml, or half of the number there: the student is "
+            "the same, to rounding; the same command continues from the last checkpoint",
+            code=ExitCode.MISSING,
+        ) from error
 
 
 class _Clock:

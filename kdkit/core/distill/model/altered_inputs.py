@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import AltersInputs, Student
 from kdkit.core.distill.loop.distributed import get_world_size, scale_for_ddp
+from kdkit.core.distill.model.micro_batches import recomputed
 
 
 def require_altering(student: object) -> None:
@@ -54,7 +55,9 @@ class AlteredInputs:
         """Memory of the copy."""
         return sum(x.nbytes for x in self._previous.state_dict().values())
 
-    def loss(self, student: nn.Module, inputs: Mapping[str, Tensor], seeds: Tensor) -> Tensor:
+    def loss(
+        self, student: nn.Module, inputs: Mapping[str, Tensor], seeds: Tensor, slices: Sequence[slice] = ()
+    ) -> Tensor:
         """Sum over outputs of the mean over samples of ``|s / |s| - p / |p||^2``; a scalar, of the global batch.
 
         Both models are in evaluation mode, so that batch statistics and dropout make no difference between them.
@@ -63,7 +66,21 @@ class AlteredInputs:
             student: being trained.
             inputs: this rank's shard, (b, ...) each.
             seeds: (b,) int64 of its samples.
+            slices: the micro-batches; empty for the whole shard at once.
         """
+        if len(slices) < 2:
+            share = self._mean(student, inputs, seeds)
+        else:
+            parts = [
+                cast(Tensor, recomputed(self._mean, student, {k: x[rows] for k, x in inputs.items()}, seeds[rows]))
+                * (rows.stop - rows.start)
+                for rows in slices
+            ]
+            share = torch.stack(parts).sum() / len(seeds)
+        return share if get_world_size() == 1 else scale_for_ddp(share / get_world_size())
+
+    def _mean(self, student: nn.Module, inputs: Mapping[str, Tensor], seeds: Tensor) -> Tensor:
+        """Of some samples."""
         altered = cast(AltersInputs, student).alter(inputs, seeds)
         with torch.no_grad():
             wanted = cast(Student, self._previous)(altered)
@@ -76,8 +93,7 @@ class AlteredInputs:
             .mean()
             for name in cast(Student, student).outputs
         ]
-        share = torch.stack(terms).sum()
-        return share if get_world_size() == 1 else scale_for_ddp(share / get_world_size())
+        return torch.stack(terms).sum()
 
 
 @contextmanager

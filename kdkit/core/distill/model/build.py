@@ -19,6 +19,7 @@ from kdkit.core.distill.loop.dataloader import DistillDataLoader, InputCache, St
 from kdkit.core.distill.model.aligners import make_aligners
 from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
+from kdkit.core.distill.model.micro_batches import MicroBatches, require_separable
 from kdkit.core.distill.model.previous_version import previous_version_targets, student_features
 from kdkit.core.distill.model.projection import TeacherProjection, fit_heads, make_heads, module_key
 from kdkit.core.distill.model.student import StudentBuilder
@@ -143,8 +144,11 @@ def build(
         frozen = FrozenDirections(student, plan.previous.frozen_energy, reporter)
     if parent is not None and plan.previous.altered:
         altered = AlteredInputs(student, plan.previous.altered)
+    parts = MicroBatches(plan.recipe.optimizer.micro_batch, reporter)
+    if parts.splits:
+        require_separable(student)
     terms = _terms(plan, catalogue, projections)
-    task = DistillTask(student, projections, terms, pull=pull, frozen=frozen, altered=altered)
+    task = DistillTask(student, projections, terms, pull=pull, frozen=frozen, altered=altered, micro_batches=parts)
     state = task.state_dict()
     fitting = {name: x for name, x in saved.items() if name in state and state[name].shape == x.shape}
     task.load_state_dict(fitting, strict=False)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import CaptionView, Loss, LossInput, Student, TeacherView
+from kdkit.core.contracts import CaptionView, Loss, LossInput, TeacherView
 from kdkit.core.distill.loop.distributed import (
     all_reduce_sum,
     gather_outputs,
@@ -28,6 +28,7 @@ from kdkit.core.distill.loop.distributed import (
 )
 from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
+from kdkit.core.distill.model.micro_batches import MicroBatches
 from kdkit.core.distill.model.projection import TeacherProjection, module_key
 from kdkit.core.distill.plan.types import PREVIOUS
 from kdkit.core.plugin_system.failures import plugin_errors
@@ -79,6 +80,7 @@ class DistillTask(nn.Module):
             2303.06628, eq. 5); 0 for none.
         frozen: directions of the student's weights that stay as they are, or None.
         altered: the previous version's outputs at altered inputs, which the student keeps; or None.
+        micro_batches: the parts in which the student sees a batch.
 
     Example:
         >>> class Mse(nn.Module):
@@ -110,6 +112,7 @@ class DistillTask(nn.Module):
         pull: float = 0.0,
         frozen: FrozenDirections | None = None,
         altered: AlteredInputs | None = None,
+        micro_batches: MicroBatches | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -120,6 +123,7 @@ class DistillTask(nn.Module):
         self.local_teachers = frozenset(name for name in self.teachers if self._needs_local_rows(name))
         """Teachers that only ``per_sample`` losses read: a rank loads the rows of its shard alone."""
         self.frozen, self.altered = frozen, altered
+        self.micro_batches = micro_batches or MicroBatches()
         self.pull = pull
         if pull:
             for number, parameter in enumerate(self._trained()):
@@ -145,7 +149,7 @@ class DistillTask(nn.Module):
             domain: (B,) of the global batch; ``captions`` likewise.
             seeds: (b,) of this rank's shard, if inputs are to be :attr:`altered`.
         """
-        outputs = cast(Student, self.student)(inputs)
+        outputs = self.micro_batches.forward(self.student, inputs)
         # Losses are computed in float32 for every precision of the student's forward.
         with torch.autocast(domain.device.type, enabled=False):
             loss_inputs = self._loss_inputs(outputs, targets, weights, domain, captions)
@@ -164,7 +168,7 @@ class DistillTask(nn.Module):
                 total = total + self.pull * distance
                 log["pull"] = distance.detach()
         if self.altered is not None and seeds is not None:
-            kept = self.altered.loss(self.student, inputs, seeds)
+            kept = self.altered.loss(self.student, inputs, seeds, self.micro_batches.slices(self.student, inputs))
             total = total + self.altered.weight * kept
             log[f"{PREVIOUS}/altered"] = kept.detach()
         return {"loss": total, **log}

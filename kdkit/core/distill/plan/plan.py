@@ -258,7 +258,7 @@ def _digest(plan: Plan, inventory: TeachingInventory, parent: Version | None, st
     """SHA-256 of everything that decides the result; device and speed do not."""
     text = json.dumps(
         {
-            "recipe": plan.recipe.model_dump(mode="json"),
+            "recipe": plan.recipe.model_dump(mode="json", exclude={"optimizer": {"micro_batch"}}),
             "parent": None if parent is None else [parent.name, parent.lineage.created],
             "student": student,
             "domains": list(inventory.index.domains),

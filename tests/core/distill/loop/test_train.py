@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
 
+from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
+from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.project.versions import Versions
 from tests.conftest import start_module
+from tests.core.distill.model.test_task import SETTINGS
 from tests.core.distill.toy_runs import Heard, assert_equal, recipe, run, weights
+from tests.errors import raises_error
 from tests.toy_project import open_project
 
 
@@ -22,6 +33,38 @@ class Stopped(Silent):
     def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
         if label == "distill" and done == 30:
             raise InterruptedError
+
+
+class Huge(nn.Module):
+    """It needs a petabyte at step 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.ones(2))
+
+    def forward(self, length: int) -> dict[str, Tensor]:
+        return {"loss": (self.x.sum() * torch.ones(length)).sum()}
+
+
+class Lengths:
+    pauses: frozenset[int] = frozenset()
+
+    def batches(self, start: int) -> Iterator[tuple[int, Any]]:
+        for step in range(start, 2):
+            yield step, SimpleNamespace(to=lambda _, step=step: {"length": 2 if step == 0 else 2**50})
+
+
+def test_no_memory_left_names_the_step_and_the_key(tmp_path: Path) -> None:
+    with raises_error("KD-DIST-271", mentions=("step 1",), code=ExitCode.MISSING) as caught:
+        train(
+            Huge(),
+            Lengths(),
+            SETTINGS,
+            accelerator=Accelerator(cpu=True),
+            checkpoints=Checkpoints(tmp_path),
+            reporter=Silent(),
+        )
+    assert "micro_batch" in str(caught.value.fix)
 
 
 def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(folder: Path) -> None:
@@ -78,7 +121,7 @@ class Signalled(Heard):
                 os.kill(os.getpid(), self.how)
 
 
-@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 @pytest.mark.parametrize(("step", "saved"), [(7, 8), (40, 40)], ids=["amid", "last"])
 def test_a_signal_writes_a_checkpoint_after_the_step(step: int, saved: int, how: signal.Signals, folder: Path) -> None:
     options, names = Options(cpu=True, seed=5, checkpoint_seconds=1e9), Versions(open_project(folder)).names()

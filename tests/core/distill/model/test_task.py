@@ -18,6 +18,7 @@ from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import LossInput
 from kdkit.core.distill.loop.checkpoint import load_task_tensors, task_tensors
 from kdkit.core.distill.loop.train import learning_rate, make_optimizer
+from kdkit.core.distill.model.micro_batches import MicroBatches
 from kdkit.core.distill.model.projection import TeacherProjection, make_heads
 from kdkit.core.distill.model.task import DistillTask, Term
 from kdkit.core.distill.plan.types import PREVIOUS, TrainSettings
@@ -149,22 +150,26 @@ def _worker(rank: int, world: int, folder: str) -> None:
     share = len(cast(Tensor, batch["domain"])) // world
     inputs = cast(Mapping[str, Tensor], batch["inputs"])
     mine = {name: x[rank * share : (rank + 1) * share] for name, x in inputs.items()}
-    model(**{**batch, "inputs": mine})["loss"].backward()
-    if rank == 0:
-        torch.save(gradients(cast(DistillTask, model.module)), f"{folder}/gradients")
+    for size in (None, 3):
+        model.zero_grad()
+        model.module.micro_batches = MicroBatches(size)
+        model(**{**batch, "inputs": mine})["loss"].backward()
+        if rank == 0:
+            torch.save(gradients(cast(DistillTask, model.module)), f"{folder}/gradients-{size}")
     dist.barrier()  # the group of one that is still at work must not be gone
     dist.destroy_process_group()
 
 
-def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_gradients_of_one_also_in_micro_batches(tmp_path: Path) -> None:
     alone = copy.deepcopy(make_task())
     alone(**make_batch())["loss"].backward()
     mp.spawn(_worker, args=(2, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
-    together = torch.load(tmp_path / "gradients", weights_only=True)
     expected = gradients(alone)
-    assert expected.keys() == together.keys()
-    for name, gradient in expected.items():
-        torch.testing.assert_close(together[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
+    for size in (None, 3):
+        together = torch.load(tmp_path / f"gradients-{size}", weights_only=True)
+        assert expected.keys() == together.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(together[name], gradient, rtol=1e-5, atol=1e-7, msg=f"{name}, {size}")
 
 
 def test_learning_rate_rises_and_falls() -> None:
