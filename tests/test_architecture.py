@@ -77,6 +77,7 @@ PUBLIC = {
     "kdkit.core.evaluation.retrieval",
     "kdkit.core.evaluation.sampling",
     "kdkit.core.evaluation.scoring",
+    "kdkit.core.evaluation.calibration",
     "kdkit.core.evaluation.zero_shot",
     "kdkit.core.contracts.token_signals",
 }

@@ -172,17 +172,19 @@ class StudentMethods(OpenedProject):
         options: Mapping[str, Any] | None = None,
         split: str = "test",
         alone: bool = False,
+        by: Sequence[str] = (),
         device: str = "cpu",
     ) -> WrittenReport:
         """Scores of the student, beside its ancestors, every teacher and the oracle; written to ``reports/``.
 
         Args:
             version: or a refused candidate; by default the current version.
-            task: ``zero-shot``, ``retrieval``, ``linear-probe``, ``knn``, or that of a plugin; by default the task of
-                the student's family, or ``retrieval`` where the split has captions and no labels.
+            task: ``zero-shot``, ``retrieval``, ``linear-probe``, or another of ``kdkit plugins --json``. By default the
+                task of the student's family, or ``retrieval`` where the split has captions and no labels.
             options: of the task.
             split: ``train``, ``calibration`` or ``test``.
             alone: without ancestors.
+            by: columns of the data, for scores of subgroups: ``["sex", "scanner"]``.
             device: of the student.
 
         Example:
@@ -201,6 +203,7 @@ class StudentMethods(OpenedProject):
             task=None if name is None else TaskChoice(name, options or {}),
             split=_split(split),
             ancestors=not alone,
+            by=by,
             device=device,
             reporter=self.reporter,
         )

@@ -20,13 +20,16 @@ def evaluate(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="zero-shot, retrieval, linear-probe, knn, or a plugin's (default: of the student's family)."),
+        typer.Option(help="Such as retrieval; 'kdkit plugins --json' lists all (default: of the student's family)."),
     ] = None,
     options: Annotated[
         list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Of the task; may be repeated.")
     ] = None,
     split: Annotated[str, typer.Option(help="train, calibration or test.")] = "test",
     alone: Annotated[bool, typer.Option("--alone", help="Without the versions that it comes from.")] = False,
+    by: Annotated[
+        str, typer.Option(metavar="COLUMNS", help="Scores of subgroups: columns of the data, such as sex,scanner.")
+    ] = "",
     device: Annotated[str, typer.Option(help="Of the student, e.g. cuda.")] = "cpu",
     json: console.JsonOption = False,
     folder: console.ProjectOption = None,
@@ -37,6 +40,12 @@ def evaluate(
     calibration split. Without labels, captions are the measure: the task is then retrieval.
     """
     report = console.project(folder).evaluate(
-        version, task=task, options=console.parse_options(options), split=split, alone=alone, device=device
+        version,
+        task=task,
+        options=console.parse_options(options),
+        split=split,
+        alone=alone,
+        by=[name.strip() for name in by.split(",") if name.strip()],
+        device=device,
     )
     console.emit(report, json=json)

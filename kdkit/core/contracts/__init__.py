@@ -40,6 +40,7 @@ from kdkit.core.contracts.evaluation import (
     GradesAnswers,
     ModelAnswers,
     ModelFeatures,
+    PartialOutputs,
 )
 from kdkit.core.contracts.facts import ABOUT, Distillation, FactSource, Kind, TeacherFacts, known_facts, sources_of
 from kdkit.core.contracts.image_readers import DecodesImages, ImageReader
@@ -70,7 +71,9 @@ from kdkit.core.contracts.protocols import (
 )
 from kdkit.core.contracts.published import PinnedBase, Published
 from kdkit.core.contracts.samples import (
+    FINDINGS,
     METADATA,
+    QUESTION,
     SPLITS,
     USUAL_SPLITS,
     ImageLocation,
@@ -104,6 +107,7 @@ __all__ = [
     "AS_IS",
     "BOX_FAMILY",
     "CAPTIONS",
+    "FINDINGS",
     "IMAGE",
     "IMAGE_MARK",
     "IMPORTED",
@@ -111,6 +115,7 @@ __all__ = [
     "MAX_ANSWER",
     "METADATA",
     "OWN_ANSWERS",
+    "QUESTION",
     "SETTINGS",
     "SPLITS",
     "TEXT",
@@ -153,6 +158,7 @@ __all__ = [
     "ModelAnswers",
     "ModelFeatures",
     "Options",
+    "PartialOutputs",
     "PinnedBase",
     "Published",
     "RecipeSpec",

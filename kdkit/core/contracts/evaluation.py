@@ -42,6 +42,14 @@ class ModelAnswers(Protocol):
         """One answer per sample, to its ``extra["messages"]``; ``sample.text`` is the reference."""
 
 
+@runtime_checkable
+class PartialOutputs(Protocol):
+    """Outputs that exist for some samples only."""
+
+    def covered(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Samples of the domains that are covered completely."""
+
+
 @dataclass(frozen=True)
 class DomainScore:
     """Score of one model on one domain. Metrics are in [0, 1]; ``intervals`` are (low, high) at ``level``.
@@ -53,10 +61,10 @@ class DomainScore:
     ``figures`` are (value, low, high) of what has no scale of 0 to 1, such as a median rank. ``pooled`` names metrics
     and figures that depend on the samples of all domains. Where a model lacks a domain, kdkit drops them.
 
-    ``draws`` are the (R,) bootstrap values of metrics without outcomes, such as AUC. Equal samples and seeds give equal
-    resamples for every model, so the difference of two models' draws is their paired bootstrap. ``groups`` is the
-    number of groups (patients) that the bootstrap draws, 0 where it draws samples. ``subgroups``, ``calibration``,
-    ``confusion`` and ``curves`` are for reports.
+    ``draws`` are the (R,) bootstrap values of metrics without outcomes, such as AUC, but not of parts of one
+    (``auc/Edema``). Equal samples and seeds give equal resamples for every model, so the difference of two models'
+    draws is their paired bootstrap. ``groups`` is the number of groups (patients) that the bootstrap draws, 0 where it
+    draws samples. ``subgroups``, ``calibration``, ``confusion`` and ``curves`` are for reports.
     """
 
     domain: str

@@ -22,6 +22,15 @@ METADATA = "metadata"
 sample's digest, so features stay valid when a column is added."""
 
 
+FINDINGS = "findings"
+"""Key of ``Sample.extra`` with all classes of a sample that may have several, or none: a list of texts. They too are no
+part of a sample's digest."""
+
+
+QUESTION = "question"
+"""Key of the metadata with a question about the image, which the text encoders of teachers and student read."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
     """How the images of a sample are decoded: options of its data entry, and the limit of the student's family.

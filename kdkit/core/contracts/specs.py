@@ -174,15 +174,19 @@ class TaskSpec(FactorySpec):
     """``factory(**options) -> EvaluationTask``.
 
     A factory with an argument ``prompts`` gets domain -> class -> prompts of the project. One with an argument
-    ``training`` gets the labeled training and calibration samples, to fit on: ``Sequence[Sample]``.
+    ``training`` gets the training and calibration samples that the task can read, to fit on: ``Sequence[Sample]``.
+    ``calibration`` are those of the calibration split alone. ``findings`` are domain -> finding -> positive and
+    negative prompts. ``subgroups`` are column -> sample id -> value, those of ``kdkit evaluate --by``.
     """
 
     reads: Literal["features", "image", "text", "answers"] = "features"
     """Input of the task: ``features`` of images and texts, one kind alone, or ``answers``. Teachers that lack it are
     left out."""
-    truth: Literal["labels", "captions"] = "labels"
-    """What the outputs are compared with: the task scores labeled samples, or samples with a text. Tasks that read
-    answers score samples with a text."""
+    truth: Literal["labels", "captions", "findings", "metadata"] = "labels"
+    """What the outputs are compared with: the task scores labeled samples, samples with a text, those with
+    ``extra["findings"]``, or those with ``metadata``. Tasks that read answers score samples with a text."""
+    metadata: tuple[str, ...] = ()
+    """Options that name columns of the metadata, such as ``time``: the task scores samples that have them all."""
     headline: str = "accuracy"
     """The metric that stands for the task in tables, in the picture, for the oracle and for retention; ``outcomes``
     should have it."""

@@ -16,7 +16,7 @@ from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.base.threads import usable_processors
-from kdkit.core.contracts import METADATA, ImageLocation, ImageOptions, ImageRef, Reporter, Sample, Silent
+from kdkit.core.contracts import FINDINGS, METADATA, ImageLocation, ImageOptions, ImageRef, Reporter, Sample, Silent
 from kdkit.core.data.images import decode
 from kdkit.core.data.locations import file_of, key_of, read_content
 
@@ -66,14 +66,17 @@ def pixel_digest(path: ImageRef, options: ImageOptions) -> int | str:
 def content_digest(sample: Sample, file: int, others: Sequence[int] = ()) -> int:
     """64 bits that change when an image file, its chosen frame, the text or ``extra`` (the question) changes.
 
-    What no model reads (``METADATA`` of ``extra``) does not count.
+    What no model reads (``METADATA`` and ``FINDINGS`` of ``extra``) does not count.
 
     Args:
         sample: its text, extra and frame.
         file: digest of the first image file.
         others: digests of the sample's other images.
     """
-    frame, extra = sample.image_options.frame, {key: value for key, value in sample.extra.items() if key != METADATA}
+    frame, extra = (
+        sample.image_options.frame,
+        {key: value for key, value in sample.extra.items() if key not in (METADATA, FINDINGS)},
+    )
     if frame is not None:
         extra["frame"] = frame
     content = sample.text + json.dumps(extra, sort_keys=True, default=_to_json) if extra else sample.text

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.base.journal import SampleKey
-from kdkit.core.contracts import SPLITS, Sample, Split
+from kdkit.core.contracts import FINDINGS, METADATA, QUESTION, SPLITS, Sample, Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +70,20 @@ class SampleIndex:
         return np.fromiter(found, dtype=np.int64, count=len(self))
 
     @cached_property
+    def findings(self) -> Mapping[str, tuple[str, ...]]:
+        """Domain -> its findings, sorted, for domains whose samples may have several classes."""
+        found: dict[str, set[str]] = {}
+        for sample in self.samples:
+            if FINDINGS in sample.extra:
+                found.setdefault(sample.domain, set()).update(sample.extra[FINDINGS])
+        return {domain: tuple(sorted(names)) for domain, names in found.items()}
+
+    @cached_property
+    def questions(self) -> tuple[str, ...]:
+        """All questions of the samples' metadata, once each."""
+        return tuple(dict.fromkeys(text for sample in self.samples if (text := question_of(sample))))
+
+    @cached_property
     def split_index(self) -> NDArray[np.int64]:
         """(N,) position of each sample's split in :data:`kdkit.core.contracts.SPLITS`."""
         return _positions([sample.split for sample in self.samples], SPLITS)
@@ -111,6 +125,12 @@ class SampleIndex:
         if labeled is not None:
             chosen &= (self.label_index >= 0) == labeled
         return np.flatnonzero(chosen).astype(np.int64)
+
+
+def question_of(sample: Sample) -> str:
+    """The question about a sample's image that its metadata hold; empty without one."""
+    metadata = sample.extra.get(METADATA)
+    return str(metadata.get(QUESTION) or "") if isinstance(metadata, Mapping) else ""
 
 
 def text_key(text: str) -> str:

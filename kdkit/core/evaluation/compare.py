@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from kdkit.core.contracts import (
     ExplainsSkips,
     ModelAnswers,
     ModelFeatures,
+    PartialOutputs,
     Reporter,
     Sample,
     Silent,
@@ -105,14 +106,6 @@ def with_students_of(evaluation: Evaluation, other: Evaluation) -> Evaluation:
     """``evaluation`` with the students of ``other``; both are of the same samples."""
     models = [*other.of_role("student"), *(model for model in evaluation.models if model.role != "student")]
     return replace(evaluation, models=tuple(models), ratios=_ratios(models), against_oracle={})
-
-
-@runtime_checkable
-class PartialOutputs(Protocol):
-    """Outputs that exist for some samples only."""
-
-    def covered(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Samples of the domains that are covered completely."""
 
 
 def _covered(

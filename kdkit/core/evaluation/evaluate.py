@@ -52,6 +52,7 @@ def evaluate_version(
     task: TaskChoice | None = None,
     split: Split = "test",
     ancestors: bool = True,
+    by: Sequence[str] = (),
     device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> EvaluationReport:
@@ -64,10 +65,11 @@ def evaluate_version(
     Args:
         task: by default that of the student's family; where the split has no labels, the family's
             ``task_without_labels``.
+        by: columns of the samples, for scores of subgroups.
 
     Raises:
-        KdkitError: no such version or task, a student that does not give what the task reads, no labeled sample in the
-            split, an unreadable image that may not be skipped.
+        KdkitError: no such version, task or column, a student that does not give what the task reads, no labeled sample
+            in the split, an unreadable image that may not be skipped.
     """
     reporter = reporter or Silent()
     registry, lock, versions = project.registry, project.lock, Versions(project)
@@ -79,7 +81,7 @@ def evaluate_version(
     skipped = find_skipped(table, project.state, reporter) if not columns else np.zeros(len(table), dtype=bool)
     for column in columns.values():
         skipped |= column.unreadable(table) & table.may_skip
-    evaluator = choose_evaluator(project, table, split, task, skipped, reporter)
+    evaluator = choose_evaluator(project, table, split, task, skipped, reporter, by)
     own = evaluator.settings["task"] == own_task(project)
     samples = _samples_to_score(evaluator, split, skipped)
     advice = partial(extraction_hint, project.registry, project.lock)
@@ -100,6 +102,7 @@ def evaluate_version(
         samples,
         trust=trust,
         settings=evaluator.settings,
+        subgroups=evaluator.subgroups,
         advice=advice if split != "train" or isinstance(evaluator, FeatureEvaluator) else _no_training_answers,
         reporter=reporter,
     )
@@ -135,6 +138,7 @@ def choose_evaluator(
     task: TaskChoice | None,
     skipped: np.ndarray[Any, Any],
     reporter: Reporter,
+    by: Sequence[str] = (),
 ) -> Evaluator:
     """That of ``task``, else of the student's family; its task for captions where the split has no labels to measure.
 
@@ -142,11 +146,11 @@ def choose_evaluator(
         KdkitError: for a family, task or option that no plugin provides.
     """
     registry, catalogue = project.registry, project.catalogue
-    evaluator = make_evaluator(registry, catalogue, table, task, skipped)
+    evaluator = make_evaluator(registry, catalogue, table, task, skipped, by)
     other = catalogue.spec(StudentSpec, registry.student.family).task_without_labels
     if task is not None or not other or not isinstance(evaluator, FeatureEvaluator):
         return evaluator
-    by_captions = make_evaluator(registry, catalogue, table, TaskChoice(other), skipped)
+    by_captions = make_evaluator(registry, catalogue, table, TaskChoice(other), skipped, by)
     able = [each.measurable(_rows(each, split, skipped)) for each in (evaluator, by_captions)]
     if able[0] or not able[1]:
         return evaluator
@@ -174,7 +178,7 @@ def _samples_to_score(evaluator: Evaluator, split: Split, skipped: np.ndarray[An
     """What the task scores, without unreadable images that their data entry allows to skip."""
     samples = [evaluator.table.samples[row] for row in _rows(evaluator, split, skipped)]
     if not samples:
-        truth = "with a caption" if _by_captions(evaluator) else "labeled (or answered)"
+        truth = _truth(evaluator)
         raise KdkitError(
             "KD-EVAL-011",
             f"no sample in the split '{split}' is {truth}, so the task '{evaluator.settings['task']}' has nothing to "
@@ -184,8 +188,14 @@ def _samples_to_score(evaluator: Evaluator, split: Split, skipped: np.ndarray[An
     return samples
 
 
-def _by_captions(evaluator: Evaluator) -> bool:
-    return isinstance(evaluator, FeatureEvaluator) and evaluator.spec.truth == "captions"
+def _truth(evaluator: Evaluator) -> str:
+    """What a sample must be for the task, in words."""
+    if isinstance(evaluator, AnswerEvaluator) or evaluator.spec.truth == "labels":
+        return "labeled (or answered)"
+    if evaluator.spec.truth == "metadata":
+        names = [str(evaluator.settings.get(option, option)) for option in evaluator.spec.metadata]
+        return f"with the metadata {', '.join(names)}"
+    return "with a caption" if evaluator.spec.truth == "captions" else "with findings"
 
 
 def _student(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import (
+    FINDINGS,
+    QUESTION,
     SPLITS,
     Answering,
     DualEncoder,
@@ -27,9 +29,12 @@ from kdkit.core.contracts import (
     StudentSpec,
     TaskSpec,
 )
-from kdkit.core.data.prompts import prompt_sets
+from kdkit.core.data.index import question_of
+from kdkit.core.data.prompts import finding_sets, prompt_sets
 from kdkit.core.evaluation.answers import StoredAnswers, StudentAnswers
 from kdkit.core.evaluation.features import StoredFeatures, StudentFeatures
+from kdkit.core.evaluation.scoring import Subgroups
+from kdkit.core.evaluation.subgroups import columns_of, read_subgroups
 from kdkit.core.evaluation.zero_shot import Prompts
 from kdkit.core.plugin_system.catalogue import resolve
 
@@ -50,7 +55,9 @@ class FeatureEvaluator:
 
     Attributes:
         prompts: of all classes; empty for tasks without prompts.
-        training: the labeled training and calibration samples that the task fits on; empty if it fits nothing.
+        training: the training and calibration samples that the task fits on; empty if it fits nothing.
+        calibration: the calibration samples that its sets or thresholds come from.
+        subgroups: those of ``by``.
     """
 
     table: SampleIndex
@@ -59,15 +66,17 @@ class FeatureEvaluator:
     settings: Mapping[str, Any]
     spec: TaskSpec
     training: tuple[Sample, ...] = ()
+    calibration: tuple[Sample, ...] = ()
+    subgroups: Subgroups = field(default_factory=dict)
 
     def rows(self, split: Split) -> Rows:
-        if self.spec.truth == "labels":
-            return self.table.select(split=split, labeled=True)
-        rows = self.table.select(split=split)
-        return rows[[bool(self.table.samples[row].text.strip()) for row in rows]]
+        return _truth_rows(self.table, self.spec, self.settings, split)
 
     def measurable(self, rows: Rows) -> set[str]:
         """Domains that ``rows`` of :meth:`rows` can measure: those with samples of two classes, or two captions."""
+        if self.spec.truth in ("findings", "metadata"):
+            counts = Counter(self.table.samples[row].domain for row in rows)
+            return {domain for domain, count in counts.items() if count > 1}
         kinds = self.table.label_index if self.spec.truth == "labels" else self.table.text_index
         found = {(self.table.samples[row].domain, int(kinds[row])) for row in rows}
         return {domain for domain, count in Counter(domain for domain, _ in found).items() if count > 1}
@@ -88,6 +97,7 @@ class AnswerEvaluator:
     table: SampleIndex
     task: EvaluationTask
     settings: Mapping[str, Any]
+    subgroups: Subgroups = field(default_factory=dict)
 
     def rows(self, split: Split) -> Rows:
         rows = self.table.select(split=split)
@@ -128,33 +138,67 @@ def make_evaluator(
     table: SampleIndex,
     choice: TaskChoice | None = None,
     skipped: np.ndarray[Any, Any] | None = None,
+    by: Sequence[str] = (),
 ) -> Evaluator:
     """An evaluator for the samples of ``table``.
 
     Args:
         choice: of the task; by default that of the registry's student family.
         skipped: (N,) bool, samples that nothing is fitted on, such as unreadable ones.
+        by: columns of the samples, for scores of subgroups.
 
     Raises:
-        KdkitError: for a family, task or option that no plugin provides.
+        KdkitError: for a family, task or option that no plugin provides, or a column that no sample has.
     """
     choice = choice or TaskChoice(catalogue.spec(StudentSpec, registry.student.family).task)
     spec = catalogue.spec(TaskSpec, choice.name)
     settings = {"task": choice.name, **spec.options, **choice.options, "headline": spec.headline}
     given: dict[str, Any] = dict(choice.options)
-    if spec.reads == "answers":
-        return AnswerEvaluator(table, catalogue.make_task(choice.name, **given), settings)
     takes = inspect.signature(resolve(spec.factory)).parameters
+    subgroups = read_subgroups(table.samples, by)
+    if "subgroups" in takes:
+        given["subgroups"] = subgroups
+    if spec.reads == "answers":
+        return AnswerEvaluator(table, catalogue.make_task(choice.name, **given), settings, subgroups)
     classifies = spec.reads == "features" and spec.truth == "labels"  # trust then needs prompts too
-    prompts = prompt_sets(registry, table) if classifies or "prompts" in takes else {}
-    training: tuple[Sample, ...] = ()
+    prompts: Prompts = prompt_sets(registry, table) if classifies or "prompts" in takes else {}
     if "prompts" in takes:
         given["prompts"] = prompts
-    if "training" in takes:
-        rows = np.flatnonzero((table.label_index >= 0) & (table.split_index != SPLITS.index("test")))
-        kept = rows if skipped is None else rows[~skipped[rows]]
-        given["training"] = training = tuple(table.samples[row] for row in kept)
-    return FeatureEvaluator(table, prompts, catalogue.make_task(choice.name, **given), settings, spec, training)
+    if "findings" in takes:
+        given["findings"] = findings = finding_sets(registry, table)
+        prompts = {d: {f: [*p, *n] for f, (p, n) in names.items()} for d, names in findings.items()}
+    if QUESTION in spec.metadata:
+        prompts = _questions(table)
+    found: dict[str, tuple[Sample, ...]] = {}
+    for name, splits in (("training", SPLITS[:2]), ("calibration", SPLITS[1:2])):
+        if name in takes:
+            rows = np.sort(np.concatenate([_truth_rows(table, spec, settings, split) for split in splits]))
+            kept = rows if skipped is None else rows[~skipped[rows]]
+            given[name] = found[name] = tuple(table.samples[row] for row in kept)
+    task = catalogue.make_task(choice.name, **given)
+    return FeatureEvaluator(table, prompts, task, settings, spec, **found, subgroups=subgroups)
+
+
+def _questions(table: SampleIndex) -> Prompts:
+    """The questions of each domain as its prompts: teachers that lack one are not scored there."""
+    found: dict[str, dict[str, str]] = {}
+    for sample in table.samples:
+        if text := question_of(sample):
+            found.setdefault(sample.domain, {})[text] = text
+    return {domain: {QUESTION: list(texts)} for domain, texts in found.items()}
+
+
+def _truth_rows(table: SampleIndex, spec: TaskSpec, settings: Mapping[str, Any], split: Split) -> Rows:
+    """The samples of a split that have what a task compares outputs with."""
+    if spec.truth == "labels":
+        return table.select(split=split, labeled=True)
+    rows = table.select(split=split)
+    if spec.truth == "captions":
+        return rows[[bool(table.samples[row].text.strip()) for row in rows]]
+    if spec.truth == "findings":
+        return rows[[FINDINGS in table.samples[row].extra for row in rows]]
+    names = [str(settings.get(option, option)) for option in spec.metadata]
+    return rows[[all(name in columns_of(table.samples[row]) for name in names) for row in rows]]
 
 
 def _unsuitable(name: str, why: str, settings: Mapping[str, Any]) -> KdkitError:

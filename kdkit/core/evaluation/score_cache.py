@@ -13,11 +13,14 @@ import kdkit
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.json_record import with_checksum, without_checksum
 from kdkit.core.base.system_errors import optional_write
-from kdkit.core.contracts import DomainScore, EvaluationTask, ExplainsSkips, Sample
+from kdkit.core.contracts import FINDINGS, METADATA, DomainScore, EvaluationTask, ExplainsSkips, Sample
 from kdkit.core.evaluation.scores import score_from_json, score_to_json
 
 if TYPE_CHECKING:
     from kdkit.core.evaluation.evaluator import FeatureEvaluator
+
+UNREAD = (METADATA, FINDINGS)
+"""What the digest of a sample leaves out."""
 
 
 @runtime_checkable
@@ -38,7 +41,8 @@ class CachedTask:
         self._task: EvaluationTask = evaluator.task
         self._folder, self._table = folder, evaluator.table
         self._digest = dict(zip(self._table.ids, self._table.digests.tolist(), strict=True))
-        inputs = [dict(evaluator.settings), evaluator.prompts, self._known(evaluator.training)]
+        fitted = [self._known(evaluator.training), self._known(evaluator.calibration)]
+        inputs = [dict(evaluator.settings), evaluator.prompts, evaluator.subgroups, *fitted]
         self._setting = [kdkit.__version__, _source_digest(self._task), inputs]
 
     def evaluate(self, view: Any, samples: Sequence[Sample]) -> Sequence[DomainScore]:
@@ -62,8 +66,11 @@ class CachedTask:
         return self._task.why_skipped(samples) if isinstance(self._task, ExplainsSkips) else ""
 
     def _known(self, samples: Sequence[Sample]) -> list[list[Any]]:
-        """Everything that a score can depend on: the digest covers image, text and ``extra``."""
-        return [[s.id, self._digest[s.id], s.domain, s.label, s.split, str(s.image)] for s in samples]
+        """Everything that a score can depend on: the digest covers image, text and the rest of ``extra``."""
+        return [
+            [s.id, self._digest[s.id], s.domain, s.label, s.split, str(s.image), *map(s.extra.get, UNREAD)]
+            for s in samples
+        ]
 
 
 def _source_digest(task: object) -> str:

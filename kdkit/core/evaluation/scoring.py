@@ -59,6 +59,11 @@ class Predicted:
     figures: Mapping[str, RowMetric] = field(default_factory=dict)
     units: Integers | None = None
 
+    @property
+    def ids(self) -> frozenset[str]:
+        """Of the samples."""
+        return frozenset(sample.id for sample in self.samples)
+
 
 def score_domain(
     domain: str,
@@ -91,7 +96,7 @@ def score_domain(
         notes=(*notes, *few),
         figures={name: (x.value, *x.bounds) for name, x in found.items() if name in predicted.figures},
         pooled=tuple(pooled),
-        draws={name: found[name].draws for name in shares if name not in predicted.outcomes},
+        draws={name: found[name].draws for name in shares if name not in predicted.outcomes and "/" not in name},
         groups=_group_count(units),
         subgroups=tuple(_subgroups(predicted, units, how)),
         **details,

@@ -61,7 +61,10 @@ class ParquetRows(ShardedRows):
                 fix="write bytes (binary), the Hub's struct {bytes, path}, or paths as text",
             )
         in_cells, names = binary_leaf(schema, column) is not None, self._class_labels(schema)
-        wanted = [name for name in schema.names if name in self.extra or _is_plain(schema.field(name).type)]
+        kept = {*self.extra, *self.metadata}
+        if is_text_list(schema, label := self.columns.get("label", "label")):
+            kept.add(label)
+        wanted = [name for name in schema.names if name in kept or _is_plain(schema.field(name).type)]
         leaves = [name for name in wanted if name != column or not in_cells]
         if in_cells and schema.field(column).type.num_fields and schema.field(column).type.get_field_index("path") >= 0:
             leaves.append(f"{column}.path")
@@ -95,6 +98,16 @@ class ParquetRows(ShardedRows):
 
     def _label_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(self.labels) or tuple(row.get(LABELS, ()))
+
+
+def is_text_list(schema: Any, column: str) -> bool:
+    """Whether the column exists and holds lists of texts."""
+    import pyarrow as pa
+
+    if column not in schema.names:
+        return False
+    kind = schema.field(column).type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind)) and bool(pa.types.is_string(kind.value_type))
 
 
 def _is_plain(kind: Any) -> bool:

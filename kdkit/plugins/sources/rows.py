@@ -12,6 +12,8 @@ from typing import Any
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import (
     BOX_FAMILY,
+    FINDINGS,
+    METADATA,
     SPLITS,
     USUAL_SPLITS,
     ImageLocation,
@@ -26,6 +28,7 @@ from kdkit.plugins.sources.fields import EXAMPLE, Fractions, fill_caption, parse
 from kdkit.plugins.sources.records import file_below, require_file
 
 DICOM = (".dcm", ".dicom")
+NO_FINDING = ("No Finding", "Normal", "normal", "no finding")
 FIELDS = ("id", "image", "text", "domain", "label", "split", "group", "extra")
 
 
@@ -46,6 +49,11 @@ class RowReader:
             ``dicom``.
         extra: further columns to keep in ``Sample.extra``. A row's ``extra`` object is kept too, its ``images`` as
             paths. If it has a ``box_family``, the boxes of the text are checked and become its ``boxes``.
+        metadata: columns to keep as ``Sample.extra["metadata"]``: subgroups, survival times, questions. No model reads
+            them, so features stay valid.
+        label_separator: what separates several classes in a label, such as ``|``. The sample then has findings, any
+            number of them, and no label. A label that is a list is read so too.
+        no_finding: labels that stand for no finding.
     """
 
     location: Path
@@ -58,6 +66,9 @@ class RowReader:
     id_prefix: str = ""
     window: Window = FILE
     extra: tuple[str, ...] | list[str] = ()
+    metadata: tuple[str, ...] | list[str] = ()
+    label_separator: str | None = None
+    no_finding: tuple[str, ...] | list[str] = NO_FINDING
 
     def __post_init__(self) -> None:
         where = str(self.location)
@@ -128,15 +139,21 @@ class RowReader:
         image, name = self._image(row, root, where)
         id_ = self.id_prefix + (own_id or name)
         domain = self._required(row, "domain", where)
-        label = self._optional(row, "label", where)
+        findings = self._findings(row, where)
+        label = self._optional(row, "label", where) if findings is None else None
         group = self._optional(row, "group", where)
         extra = {**self._own_extra(row, root, where), **{name: self._column(row, name, where) for name in self.extra}}
         if self.caption is not None:
-            text = fill_caption(self.caption, domain, label, where)
+            named = label if findings is None else ", ".join(findings) or "no finding"
+            text = fill_caption(self.caption, domain, named, where)
         elif extra.get("messages"):  # a question, perhaps without an answer yet
             text = self._optional(row, "text", where) or ""
         else:
             text = self._required(row, "text", where)
+        if findings is not None:
+            extra[FINDINGS] = findings
+        if self.metadata:
+            extra[METADATA] = self._metadata(row, where)
         if extra.get(BOX_FAMILY) is not None:
             boxes = declared(extra[BOX_FAMILY], where).parse(text, where)
             extra = {**extra, "boxes": [box.corners for box in boxes]}
@@ -168,6 +185,30 @@ class RowReader:
                 else file_below(root, _required_text(name, "images", where), where)
                 for name in names
             ]
+        return found
+
+    def _findings(self, row: Mapping[str, Any], where: str) -> list[str] | None:
+        """The classes of a row that may have several; None if its label is one class."""
+        value = row.get(self.columns.get("label", "label"))
+        if isinstance(value, list):
+            names = [_required_text(name, "label", where) for name in value]
+        elif self.label_separator is not None and "label" not in self.constants:
+            names = (self._optional(row, "label", where) or "").split(self.label_separator)
+        else:
+            return None
+        stripped = (name.strip() for name in names)
+        return list(dict.fromkeys(name for name in stripped if name and name not in self.no_finding))
+
+    def _metadata(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Values of the columns that have one; texts, numbers, true and false."""
+        found = {}
+        for name in self.metadata:
+            value = self._column(row, name, where)
+            if value is not None and not isinstance(value, str | int | float):
+                fix = "name columns of texts or numbers"
+                raise KdkitError("KD-SRC-230", f"metadata: '{name}' is {value!r}", where=where, fix=fix)
+            if value is not None and value == value and str(value).strip():
+                found[name] = value.strip() if isinstance(value, str) else value
         return found
 
     def _has_no_id(self, row: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from kdkit.core.contracts import TaskSpec
 from kdkit.core.contracts.hookspecs import hookimpl
 
 BOOTSTRAP = {"resamples": 1000, "seed": 42, "level": 0.95}
-LABELS = {"fractions": (0.01, 0.1), "shots": (1, 4, 16), "draws": 5}
+LABELS = {"fractions": (0.01, 0.1), "shots": (1, 4, 16), "draws": 5, "coverage": 0.0}
 
 
 @hookimpl
@@ -18,7 +18,15 @@ def kdkit_tasks() -> Iterable[TaskSpec]:
             name="zero-shot",
             summary="classify images by prompts: accuracy and macro one-vs-rest AUC, per domain",
             factory="kdkit.plugins.tasks.zero_shot:ZeroShot",
-            options={"logit_scale": 100.0, **BOOTSTRAP},
+            options={"logit_scale": 100.0, "coverage": 0.0, **BOOTSTRAP},
+        ),
+        TaskSpec(
+            name="multi-label",
+            summary="classify images that may have several classes by prompts: AUC and average precision per finding",
+            factory="kdkit.plugins.tasks.multi_label:MultiLabel",
+            options=BOOTSTRAP,
+            truth="findings",
+            headline="auc",
         ),
         TaskSpec(
             name="retrieval",

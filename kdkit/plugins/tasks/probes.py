@@ -11,6 +11,7 @@ import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, ModelFeatures, Sample
+from kdkit.core.evaluation.calibration import HeldOut, measure_calibration, require_coverage
 from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, macro_auc
 from kdkit.core.evaluation.sampling import (
     few_per_class,
@@ -58,6 +59,7 @@ class ProbeTask:
         fractions: shares of the labels, above 0 and below 1.
         shots: labels per class.
         draws: of every subset.
+        coverage: of conformal sets, such as 0.9, calibrated on the calibration split; 0 makes none.
         resamples, seed, level: of the bootstrap, stratified by class; whole groups are drawn where they are known.
         subgroups: column -> sample id -> value, for scores of subgroups.
 
@@ -74,6 +76,7 @@ class ProbeTask:
         fractions: Sequence[float] = FRACTIONS,
         shots: Sequence[int] = SHOTS,
         draws: int = DRAWS,
+        coverage: float = 0.0,
         resamples: int = RESAMPLES,
         seed: int = SEED,
         level: float = LEVEL,
@@ -85,6 +88,8 @@ class ProbeTask:
                 f"fractions {list(fractions)}, shots {list(shots)} and draws {draws} are not all possible",
                 fix="fractions lie between 0 and 1; shots and draws are at least 1",
             )
+        require_coverage(coverage)
+        self.coverage = coverage
         self.classifier, self.fallback, self.training = classifier, fallback, training
         self.fractions, self.shots, self.draws = tuple(fractions), tuple(shots), draws
         self.seed, self.how = seed, Bootstrap(resamples, seed, level, subgroups or {})
@@ -136,8 +141,7 @@ class ProbeTask:
         for metric, subsets in self._subsets(domain, train, notes).items():
             fits = [self._fit(train.rows(rows), validation, notes, metric) for rows in subsets]
             outcomes[metric] = np.mean([fit.predict(scored.features) == scored.labels for fit in fits], axis=0)
-        odds = np.zeros((len(scored.labels), len(domain.classes)))
-        odds[:, full.classes] = full.probabilities(scored.features)
+        odds = self._odds(full, domain, scored)
 
         predicted = Predicted(
             domain.scored,
@@ -146,7 +150,18 @@ class ProbeTask:
             metrics={"auc": lambda rows, counts: macro_auc(scored.labels[rows], odds[rows], counts)},
         )
         found = confusion(domain.classes, scored.labels, chosen)
-        return score_domain(name, predicted, self.how, notes=notes.lines(), confusion=found)
+        held_out = None
+        if self.coverage and len(validation.labels) and not {s.id for s in domain.validation} & predicted.ids:
+            held_out = HeldOut(self._odds(full, domain, validation), validation.labels, self.coverage)
+        calibration = measure_calibration(odds, scored.labels, domain.scored, self.how, held_out)
+        return score_domain(name, predicted, self.how, notes=notes.lines(), confusion=found, calibration=calibration)
+
+    @staticmethod
+    def _odds(fitted: Fitted, domain: _Domain, part: Part) -> Array:
+        """(N, C) probabilities; 0 for classes that the classifier does not know."""
+        odds = np.zeros((len(part.labels), len(domain.classes)))
+        odds[:, fitted.classes] = fitted.probabilities(part.features)
+        return odds
 
     def _subsets(self, domain: _Domain, train: Part, notes: _Notes) -> Mapping[str, list[Integers]]:
         """Metric -> rows of the training samples, per draw; the same for every model."""
@@ -176,7 +191,7 @@ class LinearProbeTask(ProbeTask):
     Args:
         strengths: values of scikit-learn's ``C`` to choose from.
         steps: of the solver, at most.
-        training, fractions, shots, draws, resamples, seed, level, subgroups: of :class:`ProbeTask`.
+        training, fractions, shots, draws, coverage, resamples, seed, level, subgroups: of :class:`ProbeTask`.
     """
 
     def __init__(
@@ -188,6 +203,7 @@ class LinearProbeTask(ProbeTask):
         fractions: Sequence[float] = FRACTIONS,
         shots: Sequence[int] = SHOTS,
         draws: int = DRAWS,
+        coverage: float = 0.0,
         resamples: int = RESAMPLES,
         seed: int = SEED,
         level: float = LEVEL,
@@ -200,6 +216,7 @@ class LinearProbeTask(ProbeTask):
             fractions=fractions,
             shots=shots,
             draws=draws,
+            coverage=coverage,
             resamples=resamples,
             seed=seed,
             level=level,
@@ -212,7 +229,7 @@ class NearestNeighborsTask(ProbeTask):
 
     Args:
         k: numbers of neighbors to choose from.
-        training, fractions, shots, draws, resamples, seed, level, subgroups: of :class:`ProbeTask`.
+        training, fractions, shots, draws, coverage, resamples, seed, level, subgroups: of :class:`ProbeTask`.
     """
 
     def __init__(
@@ -223,6 +240,7 @@ class NearestNeighborsTask(ProbeTask):
         fractions: Sequence[float] = FRACTIONS,
         shots: Sequence[int] = SHOTS,
         draws: int = DRAWS,
+        coverage: float = 0.0,
         resamples: int = RESAMPLES,
         seed: int = SEED,
         level: float = LEVEL,
@@ -235,6 +253,7 @@ class NearestNeighborsTask(ProbeTask):
             fractions=fractions,
             shots=shots,
             draws=draws,
+            coverage=coverage,
             resamples=resamples,
             seed=seed,
             level=level,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kdkit.core.contracts import Sample, Split
+from kdkit.core.data.digests import content_digest
 from kdkit.plugins.sources.manifest import JsonlManifest
 from tests.errors import raises_error
 from tests.plugins.sources.files import ROW, read, read_manifest, write_manifest
@@ -195,3 +196,28 @@ def test_boxes_of_a_declared_family_are_read_and_checked(tmp_path: Path) -> None
     ):
         with raises_error(id, where=where):
             read_row(tmp_path, wrong)
+
+
+def test_several_classes_of_a_sample_are_findings(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [("a", "Edema | Mass"), ("b", "No Finding"), ("c", "")]
+    lines = [",".join({**ROW, "id": id, "label": label}.values()) for id, label in rows]
+    path.write_text("\n".join([",".join(ROW), *lines]) + "\n")
+    found = read("csv", path, label_separator="|")
+    assert [(s.label, s.extra["findings"]) for s in found] == [(None, ["Edema", "Mass"]), (None, []), (None, [])]
+    (captioned, *_) = read("csv", path, label_separator="|", caption="{domain} with {label}")
+    assert captioned.text.endswith("with Edema, Mass")
+
+
+def test_metadata_are_kept_and_change_no_digest(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({**ROW, "sex": " F ", "age": 61, "site": None}) + "\n")
+    (plain,) = read("jsonl", path)
+    (sample,) = read("jsonl", path, metadata=["sex", "age", "site"])
+    assert sample.extra["metadata"] == {"sex": "F", "age": 61}
+    assert content_digest(sample, 1) == content_digest(plain, 1)
+    with raises_error("KD-SRC-046"):
+        read("jsonl", path, metadata=["sx"])
+    path.write_text(json.dumps({**ROW, "sex": ["F"]}) + "\n")
+    with raises_error("KD-SRC-230"):
+        read("jsonl", path, metadata=["sex"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
-from kdkit.core.data.prompts import all_prompts, prompt_sets
+from kdkit.core.data.prompts import project_prompts
 from kdkit.core.features import Column, FeatureStore
 from kdkit.core.features.extract.extraction import LIVE_FIX, extract, usable_device
 from kdkit.core.features.extract.missing import find_missing, live_devices, without_imported
@@ -52,7 +52,7 @@ def complete_columns(
     for name in teachers:
         _require_permission(project, name, lock, reporter)
     fingerprints = {name: lock.teacher(name).fingerprint for name in teachers}
-    prompts = all_prompts(prompt_sets(project.registry, index))
+    prompts = project_prompts(project.registry, index)
     missing = find_missing(store, fingerprints, index, prompts, live=live, reporter=reporter)
     missing = without_imported(missing, lock, index, prompts, reporter)
     opened: list[OpenTeacher] = []

@@ -10,6 +10,7 @@ from typing import Any, Self
 from kdkit.core.base.json_record import without_checksum
 from kdkit.core.base.result import Result, Section
 from kdkit.core.evaluation.continual import ContinualMetrics
+from kdkit.core.evaluation.report.details import detail_sections
 from kdkit.core.evaluation.report.tables import evaluation_notes, evaluation_sections, percent, retention_sections
 from kdkit.core.evaluation.retention import Retention
 from kdkit.core.evaluation.scores import Evaluation, read_scores
@@ -83,7 +84,7 @@ class EvaluationReport(Result):
     def sections(self) -> list[Section]:
         """Tables and lines for people: domains by models, means, the oracle, retention, notes."""
         evaluation = self.evaluation
-        sections = evaluation_sections(evaluation)
+        sections = [*evaluation_sections(evaluation), *detail_sections(evaluation, self.version)]
         if self.retention is not None:
             sections += [f"Change since {self.history[-2]}", *retention_sections(self.retention)]
             new = tuple(d for d, version in self.learned.items() if version == self.version)

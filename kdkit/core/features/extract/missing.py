@@ -13,7 +13,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import TEXT, Reporter, Silent
 from kdkit.core.data.load import name_some
-from kdkit.core.data.prompts import all_prompts, prompt_sets
+from kdkit.core.data.prompts import project_prompts
 from kdkit.core.features.extract.answers import ANSWERS, count_unanswered
 from kdkit.core.features.extract.endpoint_answers import PSEUDO_LABELS, has_signals, only_own_answers
 from kdkit.core.features.extract.unreadable import Mask, readable_again, report_unreadable
@@ -59,7 +59,7 @@ def extract_missing(
     if live:
         reporter.say(f"{', '.join(live)}: live; training samples are computed during training, not stored")
     store = FeatureStore(project.features)
-    prompts = all_prompts(prompt_sets(project.registry, index))
+    prompts = project_prompts(project.registry, index)
     missing = find_missing(store, keys, index, prompts, live=live, reporter=reporter)
     missing = without_imported(missing, project.lock, index, prompts, reporter)
     if not missing.counts:
@@ -98,7 +98,7 @@ def extract_calibration(project: Project, index: SampleIndex, *, device: str, re
         if name in project.lock.teachers
     }
     store, part = FeatureStore(project.features), index.part(index.select(split="calibration"))
-    prompts = all_prompts(prompt_sets(project.registry, index))
+    prompts = project_prompts(project.registry, index)
     missing = find_missing(store, keys, part, prompts, reporter=reporter)
     missing = without_imported(missing, project.lock, part, prompts, reporter, refuse=False)
     opened = [teacher for name in missing.counts if (teacher := _open_or_warn(project, name, reporter))]

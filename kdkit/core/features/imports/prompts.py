@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import TEXT
-from kdkit.core.data.prompts import all_prompts, prompt_sets
+from kdkit.core.data.prompts import project_prompts
 from kdkit.core.features.imports.check import CheckedRows, check_rows, first_ids
 from kdkit.core.features.imports.open import open_rows
 from kdkit.core.features.imports.rows import ReadOptions, unreadable
@@ -77,4 +77,4 @@ def missing_prompts(
     if TEXT not in checked.widths:
         return ()
     known = {*prompts, *(column.texts if column else ())}
-    return tuple(text for text in all_prompts(prompt_sets(project.registry, index)) if text not in known)
+    return tuple(text for text in project_prompts(project.registry, index) if text not in known)

@@ -38,6 +38,13 @@ def _template(text: str) -> str:
     return text
 
 
+def _prompt(text: str) -> str:
+    """A prompt of one class: a text, or a template."""
+    if any(name is not None for _, name, _, _ in string.Formatter().parse(text)):
+        return _template(text)
+    return text
+
+
 def valid_name(text: str) -> str:
     """``text``, if it is a valid teacher name; else ValueError with the rule."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text):
@@ -48,6 +55,7 @@ def valid_name(text: str) -> str:
 Name = Annotated[str, AfterValidator(valid_name)]
 Options = Annotated[dict[str, Any], BeforeValidator(_empty_if_null), AfterValidator(_json_able)]
 Template = Annotated[str, AfterValidator(_template)]
+Prompt = Annotated[str, AfterValidator(_prompt)]
 
 
 class Part(BaseModel):
@@ -158,6 +166,17 @@ class TrustChoice(TrustBy):
         return TrustEntry.model_validate({**entry.model_dump(), **given})
 
 
+class FindingPrompts(Part):
+    """Prompts of a class that a sample may have beside others: with it, and without it."""
+
+    positive: Annotated[list[Prompt], Field(min_length=1)]
+    negative: list[Prompt] = []
+    """None: the class is scored by its positive prompts alone."""
+
+
+ClassPrompts = dict[str, Annotated[list[Prompt], Field(min_length=1)] | FindingPrompts]
+
+
 class OptimizerEntry(Part):
     """Overrides of the recipe's optimizer, for this student and data."""
 
@@ -196,8 +215,8 @@ class Registry(Part):
     student: Annotated[StudentEntry, BeforeValidator(_empty_if_null)] = StudentEntry()
     teachers: Annotated[dict[Name, TeacherEntryOrNull], BeforeValidator(_empty_if_null)] = {}
     data: Annotated[list[DataEntry], BeforeValidator(_empty_list_if_null)] = []
-    prompts: Annotated[dict[str, list[Template]], BeforeValidator(_empty_if_null)] = {}
-    """Domain (or ``default``) -> templates with ``{label}`` and optionally ``{domain}``."""
+    prompts: Annotated[dict[str, list[Template] | ClassPrompts], BeforeValidator(_empty_if_null)] = {}
+    """Domain (or ``default``) -> templates with ``{label}`` and optionally ``{domain}``, or class -> its prompts."""
     recipe: str = "kdkit"
     """A name of the catalogue, or a path to a YAML file."""
     optimizer: OptimizerEntry = OptimizerEntry()

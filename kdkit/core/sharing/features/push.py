@@ -159,11 +159,11 @@ def _license(project: Project, name: str, *, public: bool) -> str:
 def _write_column(
     project: Project, name: str, license: str, table: SampleIndex, folder: Path, reporter: Reporter
 ) -> SharedColumn:
-    from kdkit.core.data.prompts import all_prompts, prompt_sets
+    from kdkit.core.data.prompts import project_prompts
 
     locked = project.lock.teacher(name)
     column = FeatureStore(project.features).column(name, locked.fingerprint)
-    prompts = all_prompts(prompt_sets(project.registry, table))
+    prompts = project_prompts(project.registry, table)
     form = write_shared_form(column, table, prompts, folder / STORE / name / column.fingerprint[:PREFIX])
     if not form.rows:
         raise KdkitError(

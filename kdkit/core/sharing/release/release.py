@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import kdkit
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Silent, StudentSpec
-from kdkit.core.data.prompts import DEFAULT_TEMPLATES
+from kdkit.core.data.prompts import templates_of
 from kdkit.core.project.lineage import HUB, InitialWeights
 from kdkit.core.project.recipe import load_recipe
 from kdkit.core.project.versions import Versions, load_student
@@ -161,7 +161,7 @@ def templates_note(registry: Registry) -> str:
     """The prompt templates of the zero-shot figures."""
     own = [name for name, templates in registry.prompts.items() if name != "default" and templates]
     others = f"; of its own for {', '.join(map(cell, own))} ([{REGISTRY}]({REGISTRY}))" if own else ""
-    usual = ", ".join(f'"{cell(template)}"' for template in registry.prompts.get("default") or DEFAULT_TEMPLATES)
+    usual = ", ".join(f'"{cell(template)}"' for template in templates_of(registry))
     return f"Its figures are for classes put as sentences, each class the mean over these templates: {usual}{others}."
 
 

@@ -1,0 +1,69 @@
+"""Subgroups of samples by columns of the data, such as sex, age or scanner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.contracts import METADATA, Sample
+
+VALUES = 10
+"""A column of numbers with more different values is cut at its quartiles."""
+
+
+def read_subgroups(samples: Iterable[Sample], by: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Column -> sample id -> value; samples without a value are absent.
+
+    Numbers with many values, such as ages, are cut at their quartiles: ``45 to 61`` is above 45 and at most 61.
+
+    Raises:
+        KdkitError: no sample has the column.
+    """
+    found: dict[str, dict[str, str]] = {column: {} for column in by}
+    known: set[str] = set()
+    for sample in samples if by else ():
+        columns = columns_of(sample)
+        known |= columns.keys()
+        for column in by:
+            if (value := columns.get(column, "")) != "":
+                found[column][sample.id] = value
+    for column, values in found.items():
+        if not values:
+            raise KdkitError(
+                "KD-EVAL-230",
+                f"no sample has a value in the column '{column}'",
+                where="by",
+                why=f"columns: {', '.join(sorted(known)) or 'none'}",
+                fix=f"{did_you_mean(column, sorted(known))}; columns of a table are kept by the option "
+                f"metadata: [{column}] of the data entry",
+            )
+    return {column: _cut(values) for column, values in found.items()}
+
+
+def columns_of(sample: Sample) -> dict[str, str]:
+    """The metadata of a sample, and texts and numbers of its ``extra``, by name."""
+    own = sample.extra.get(METADATA)
+    found = {**sample.extra, **(own if isinstance(own, Mapping) else {})}
+    return {
+        name: str(value).strip()
+        for name, value in found.items()
+        if isinstance(value, str | int | float) and str(value).strip()
+    }
+
+
+def _cut(values: Mapping[str, str]) -> dict[str, str]:
+    different = set(values.values())
+    if len(different) <= VALUES:
+        return dict(values)
+    try:
+        numbers = {name: float(value) for name, value in values.items()}
+    except ValueError:
+        return dict(values)
+    edges = np.unique(np.quantile(list(numbers.values()), [0.25, 0.5, 0.75], method="lower"))
+    names = [f"up to {edges[0]:g}", *(f"{a:g} to {b:g}" for a, b in pairwise(edges))]
+    names.append(f"above {edges[-1]:g}")
+    places = np.searchsorted(edges, list(numbers.values()), side="left")
+    return {name: names[place] for name, place in zip(numbers, places, strict=True)}
