@@ -39,11 +39,14 @@ class ImageOptions:
         frame: the frame of a file with several, from 0; None refuses such files.
         max_pixels: refuse larger images; None is Pillow's limit.
         max_aspect: refuse images with a side longer than this times the other; None for no limit.
+        jpeg_min_side: decode JPEGs at 1/2, 1/4 or 1/8 of their size, as far as both sides keep at least so many
+            pixels; None decodes them at their size.
     """
 
     frame: int | None = None
     max_pixels: int | None = None
     max_aspect: float | None = None
+    jpeg_min_side: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

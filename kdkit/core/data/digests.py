@@ -64,21 +64,21 @@ def pixel_digest(path: ImageRef, options: ImageOptions) -> int | str:
 
 
 def content_digest(sample: Sample, file: int, others: Sequence[int] = ()) -> int:
-    """64 bits that change when an image file, its chosen frame, the text or ``extra`` (the question) changes.
+    """64 bits that change when an image file, its text, ``extra`` (the question) or how it is decoded changes.
 
     What no model reads (``METADATA`` and ``FINDINGS`` of ``extra``) does not count.
 
     Args:
-        sample: its text, extra and frame.
+        sample: its text, extra, frame and scale of decoding.
         file: digest of the first image file.
         others: digests of the sample's other images.
     """
-    frame, extra = (
-        sample.image_options.frame,
-        {key: value for key, value in sample.extra.items() if key not in (METADATA, FINDINGS)},
-    )
-    if frame is not None:
-        extra["frame"] = frame
+    options = sample.image_options
+    extra = {key: value for key, value in sample.extra.items() if key not in (METADATA, FINDINGS)}
+    if options.frame is not None:
+        extra["frame"] = options.frame
+    if options.jpeg_min_side is not None:
+        extra["jpeg_min_side"] = options.jpeg_min_side
     content = sample.text + json.dumps(extra, sort_keys=True, default=_to_json) if extra else sample.text
     state = blake2b(content.encode(), digest_size=8, key=file.to_bytes(8, "big"))
     for other in others:

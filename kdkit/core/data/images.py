@@ -109,6 +109,8 @@ def _decode(path: ImageRef, options: ImageOptions) -> Image.Image:
         with _opened(path) as image:
             _choose_frame(image, path, options.frame)
             _check_size(image, path, options)
+            if options.jpeg_min_side is not None and image.format == "JPEG":
+                image.draft(None, (options.jpeg_min_side, options.jpeg_min_side))  # libjpeg's scaled inverse DCT
             if bits := _bits_per_sample(image, path):
                 raise UnreadableImage(
                     "KD-DATA-002",

@@ -48,6 +48,7 @@ class EntryOptions:
     skip_unreadable: bool = False
     frame: int | None = None
     max_pixels: int | None = None
+    jpeg_min_side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _read_entry(project: Project, number: int, max_aspect: float | None) -> Load
     for name, value in own.items():
         with placed(place, "data", number, "options", name):
             check_types("data entry", EntryOptions, {name: value})
-            if isinstance(value, int) and value < (name == "max_pixels"):
+            if isinstance(value, int) and value < (name in ("max_pixels", "jpeg_min_side")):
                 fix = "write the number of a frame (the first is 0), or of pixels"
                 raise KdkitError("KD-DATA-008", f"data entry: option '{name}' is {value}", fix=fix)
     general = EntryOptions(**own)
@@ -220,6 +221,7 @@ def _with_options(sample: Sample, entry: EntryOptions, max_aspect: float | None)
         frame=own.frame if entry.frame is None else entry.frame,
         max_pixels=own.max_pixels if entry.max_pixels is None else entry.max_pixels,
         max_aspect=min((limit for limit in (own.max_aspect, max_aspect) if limit is not None), default=None),
+        jpeg_min_side=entry.jpeg_min_side,
     )
     return sample if images == own else replace(sample, image_options=images)
 

@@ -25,18 +25,25 @@ class TarReader:
                 pass
             case _:
                 raise _moved(location, "at is not an offset and a size")
-        with open(location.file, "rb", buffering=0) as file:
-            if offset + size > os.fstat(file.fileno()).st_size:
-                raise _moved(location, "the file ends before it")
-            file.seek(offset - BLOCK)
-            block = file.read(BLOCK + size)
-            while len(block) < BLOCK + size and (more := file.read(BLOCK + size - len(block))):
-                block += more
-        if not _is_plain_header(block, location.name, size):
-            _check_header(block[:BLOCK], location, size)
-        if len(block) < BLOCK + size:
+        file = os.open(location.file, os.O_RDONLY)
+        try:
+            header = _read(file, BLOCK, offset - BLOCK)
+            if not _is_plain_header(header, location.name, size):
+                _check_header(header, location, size)
+            content = _read(file, size, offset)
+        finally:
+            os.close(file)
+        if len(content) < size:
             raise _moved(location, "the file ends within this member")
-        return block[BLOCK:]
+        return content
+
+
+def _read(file: int, size: int, offset: int) -> bytes:
+    """Up to ``size`` bytes from ``offset``: fewer only where the file ends."""
+    found = os.pread(file, size, offset)
+    while len(found) < size and (more := os.pread(file, size - len(found), offset + len(found))):
+        found += more
+    return found
 
 
 def _is_plain_header(block: bytes, name: str, size: int) -> bool:

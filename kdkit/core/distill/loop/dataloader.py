@@ -3,88 +3,28 @@
 This is not torch's ``DataLoader``, for three reasons. Batches must be a pure function of (seed, step), so a resumed run
 continues bit for bit without a saved state. Targets are gathered for a whole batch at once from memory-mapped columns
 or from live teachers on a device, which worker processes cannot share. Decoded inputs stay in memory, so after the
-first epoch a worker would only copy tensors. One thread prepares the next batch during the current step.
+first epoch a worker would only copy tensors. One thread prepares the next batch during the current step, and images of
+the batch after it are decoded meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdkit.core.contracts import CaptionView, Sample, Student
-from kdkit.core.data.images import decoding_threads, open_image
+from kdkit.core.contracts import CaptionView
+from kdkit.core.distill.loop.inputs import InputCache
 from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Floats, Indices
 
-if TYPE_CHECKING:
-    from kdkit.core.data import SampleIndex
-
-GIB = 2**30
 PREFETCH_STEPS = 8
 """Steps that an offloaded teacher computes at a time, so that its weights move once for all of them."""
-
-
-class InputCache:
-    """Student inputs, kept in memory up to ``budget`` bytes.
-
-    A sample within the budget is decoded once per run, others each time. There is no augmentation, because the
-    teachers' features belong to the plain image.
-    """
-
-    def __init__(self, student: Student, index: SampleIndex, *, budget: int = 2 * GIB) -> None:
-        self._student, self._index = student, index
-        self._budget = self._free = budget
-        self._rows: dict[int, Mapping[str, Tensor]] = {}
-        self._added: tuple[Sample, ...] = ()
-        self._pool = ThreadPoolExecutor(decoding_threads())
-
-    @property
-    def samples(self) -> int:
-        """Samples of the index."""
-        return len(self._index)
-
-    def add(self, samples: Sequence[Sample]) -> int:
-        """Number ``samples`` after those of the index, instead of any added before; returns the first number."""
-        first = len(self._index)
-        for number in [number for number in self._rows if number >= first]:
-            self._free += _nbytes(self._rows.pop(number))
-        self._added = tuple(samples)
-        return first
-
-    def batch(self, indices: Indices) -> dict[str, Tensor]:
-        """Stacked inputs (len(indices), ...)."""
-        rows = list(self._pool.map(self._row, indices.tolist()))
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-
-    def expected_bytes(self, indices: Indices) -> int:
-        """Memory for the inputs of ``indices``, at most the budget."""
-        return min(self._budget, _nbytes(self._row(int(indices[0]))) * len(indices))
-
-    def _row(self, number: int) -> Mapping[str, Tensor]:
-        row = self._rows.get(number)
-        if row is None:
-            first = len(self._index)
-            sample = self._index.samples[number] if number < first else self._added[number - first]
-            row = self._student.prepare(open_image(sample), sample)
-            size = _nbytes(row)
-            if self._free >= size:
-                self._free -= size
-                self._rows[number] = row
-        return row
-
-    def close(self) -> None:
-        """Stop the decoding threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _nbytes(row: Mapping[str, Tensor]) -> int:
-    return sum(x.numel() * x.element_size() for x in row.values())
 
 
 @dataclass(frozen=True)
@@ -109,17 +49,24 @@ class DistillBatch:
     def to(self, device: torch.device) -> dict[str, Any]:
         """Keyword arguments of the task's forward, on ``device``."""
 
-        def move(x: Tensor) -> Tensor:
-            return x.to(device, non_blocking=True)
+        moved = self._map(lambda x: x.to(device, non_blocking=True))
+        return {field.name: getattr(moved, field.name) for field in fields(moved)}
 
-        return {
-            "inputs": {k: move(v) for k, v in self.inputs.items()},
-            "targets": {t: {k: move(v) for k, v in row.items()} for t, row in self.targets.items()},
-            "weights": {k: move(v) for k, v in self.weights.items()},
-            "domain": move(self.domain),
-            "captions": self.captions and CaptionView(move(self.captions.weight), move(self.captions.text)),
-            "seeds": self.seeds,
-        }
+    def pin_memory(self) -> DistillBatch:
+        """The same batch in page-locked memory, from which a GPU copies while it computes."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> DistillBatch:
+        """Seeds stay on the CPU, where they are read."""
+        captions = self.captions
+        return DistillBatch(
+            inputs={k: change(v) for k, v in self.inputs.items()},
+            targets={t: {k: change(v) for k, v in row.items()} for t, row in self.targets.items()},
+            weights={k: change(v) for k, v in self.weights.items()},
+            domain=change(self.domain),
+            captions=captions and CaptionView(change(captions.weight), change(captions.text)),
+            seeds=self.seeds,
+        )
 
 
 class StepSampler(Protocol):
@@ -146,10 +93,11 @@ class DistillDataLoader:
         local_teachers: teachers of which a rank needs the rows of its shard alone (``DistillTask.local_teachers``).
         seeded: give every sample of a batch a seed, by which its inputs are altered.
         rank, world: this process and the number of processes that share each batch.
+        pinned: put batches into page-locked memory, for a GPU.
 
     Example:
         >>> from types import SimpleNamespace
-        >>> inputs = SimpleNamespace(batch=lambda samples: {"pixels": torch.ones(len(samples), 3, 8, 8)})
+        >>> inputs = SimpleNamespace(batch=lambda samples, upcoming: {"pixels": torch.ones(len(samples), 3, 8, 8)})
         >>> features = np.eye(4, dtype=np.float32)
         >>> radio = TeacherTargets(
         ...     "radio", {"image": 4}, np.arange(4), np.ones(4, dtype=np.float32), lambda signal, rows: features[rows]
@@ -184,11 +132,13 @@ class DistillDataLoader:
         seeded: bool = False,
         rank: int = 0,
         world: int = 1,
+        pinned: bool = False,
     ) -> None:
         self._sampler, self._inputs, self._targets, self._domain = sampler, inputs, targets, domain
         self._captions, self._seeded = captions, seeded
         self._drawn = [teacher.name for teacher in targets if teacher.name != PREVIOUS] if one_teacher else []
         self._seed, self._local_teachers, self._rank, self._world = seed, local_teachers, rank, world
+        self._pinned = pinned
 
     def batches(self, start: int) -> Iterator[tuple[int, DistillBatch]]:
         """(step, batch) from ``start`` to the last step.
@@ -213,16 +163,22 @@ class DistillDataLoader:
         """The batch of ``step``: a pure function of the run's seed and the step."""
         indices = self._sampler[step]
         weights = self._weights(indices, step)
-        share = len(indices) // self._world
-        shard = slice(self._rank * share, (self._rank + 1) * share)
-        return DistillBatch(
-            inputs=self._inputs.batch(indices[shard]),
+        shard = self._shard(indices)
+        upcoming = self._sampler[step + 1] if step + 1 < len(self._sampler) else indices[:0]
+        batch = DistillBatch(
+            inputs=self._inputs.batch(indices[shard], upcoming[self._shard(upcoming)]),
             targets={t.name: self._load(t, indices, weights[t.name], shard) for t in self._targets},
             weights={name: torch.from_numpy(weight) for name, weight in weights.items()},
             domain=torch.from_numpy(self._domain[indices]),
             captions=None if self._captions is None else self._captions.load(indices),
             seeds=torch.from_numpy(self._seeds(step, len(indices))[shard]) if self._seeded else None,
         )
+        return batch.pin_memory() if self._pinned else batch
+
+    def _shard(self, indices: Indices) -> slice:
+        """Places of this rank."""
+        share = len(indices) // self._world
+        return slice(self._rank * share, (self._rank + 1) * share)
 
     def _seeds(self, step: int, length: int) -> Indices:
         return np.random.default_rng([self._seed, 7, step]).integers(2**62, size=length)

@@ -15,7 +15,8 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import read_tensors
 from kdkit.core.contracts import LossSpec, Reporter, Student
 from kdkit.core.distill.alignment.fit import subsample
-from kdkit.core.distill.loop.dataloader import DistillDataLoader, InputCache, StepSampler
+from kdkit.core.distill.loop.dataloader import DistillDataLoader, StepSampler
+from kdkit.core.distill.loop.inputs import InputCache
 from kdkit.core.distill.model.aligners import make_aligners
 from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
@@ -91,6 +92,7 @@ class Build:
             seeded=self.task.altered is not None,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
+            pinned=accelerator.device.type == "cuda",
         )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, LossSpec, Reporter, Student
 from kdkit.core.contracts.token_signals import EMBEDDING, HIDDEN, NAMED, TOKENS, token_signals, token_specs
-from kdkit.core.distill.loop.dataloader import InputCache
+from kdkit.core.distill.loop.inputs import InputCache
 from kdkit.core.distill.model.sharded_rows import compute_sharded_rows
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Indices, Plan

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdkit.core.distill.loop.dataloader import DistillBatch, DistillDataLoader, InputCache
+from kdkit.core.distill.loop.dataloader import DistillBatch, DistillDataLoader
+from kdkit.core.distill.loop.inputs import InputCache
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Indices, SamplePool

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.distill.loop.dataloader import DistillDataLoader, InputCache
+from kdkit.core.distill.loop.dataloader import DistillDataLoader
+from kdkit.core.distill.loop.inputs import InputCache
 from kdkit.core.distill.loop.live_teacher import MICRO_BATCH, LiveTeacher
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.model.build import target_chunks

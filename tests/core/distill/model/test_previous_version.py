@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from kdkit.core.contracts import LossInput, Silent
 from kdkit.core.data import load_index
 from kdkit.core.distill.cost_estimate import dry_run
-from kdkit.core.distill.loop.dataloader import InputCache
+from kdkit.core.distill.loop.inputs import InputCache
 from kdkit.core.distill.plan.types import PREVIOUS
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.features import FeatureStore

@@ -1,0 +1,134 @@
+"""The student's inputs: images decoded and prepared in threads, and kept in memory.
+
+Threads, not processes: Pillow decodes and resizes without the interpreter's lock, and so do torch's operations. A row
+needs no copy between processes, the cache is one for all, and no worker has to open the data again.
+``benchmarks/reading.py`` compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kdkit.core.contracts import Sample, Student
+from kdkit.core.data.images import decoding_threads, open_image
+from kdkit.core.distill.loop.input_bytes import InputBytes
+from kdkit.core.distill.plan.types import Indices
+from kdkit.core.plugin_system.failures import plugin_errors
+
+if TYPE_CHECKING:
+    from kdkit.core.data import SampleIndex
+
+GIB = 2**30
+
+
+class InputCache:
+    """Student inputs, kept in memory up to ``budget`` bytes.
+
+    A sample within the budget is decoded once per run, others each time. Images are kept as bytes where that loses
+    nothing (:mod:`kdkit.core.distill.loop.input_bytes`).
+
+    Args:
+        student: prepares them.
+        index: the samples.
+        budget: bytes of memory.
+        threads: that decode; by default :func:`~kdkit.core.data.images.decoding_threads`.
+    """
+
+    def __init__(
+        self, student: Student, index: SampleIndex, *, budget: int = 2 * GIB, threads: int | None = None
+    ) -> None:
+        self._student, self._index = student, index
+        self._budget = self._free = budget
+        self._rows: dict[int, Mapping[str, Tensor]] = {}
+        self._ahead: dict[int, Future[Mapping[str, Tensor]]] = {}
+        self._added: tuple[Sample, ...] = ()
+        self._pool = ThreadPoolExecutor(threads or decoding_threads(), thread_name_prefix="decode")
+        self._bytes: InputBytes | None = None
+        self._lock = Lock()
+
+    @property
+    def samples(self) -> int:
+        """Samples of the index."""
+        return len(self._index)
+
+    def add(self, samples: Sequence[Sample]) -> int:
+        """Number ``samples`` after those of the index, instead of any added before; returns the first number."""
+        first = len(self._index)
+        self._ahead = {number: future for number, future in self._ahead.items() if number < first}
+        for number in [number for number in self._rows if number >= first]:
+            self._free += _nbytes(self._rows.pop(number))
+        self._added = tuple(samples)
+        return first
+
+    def batch(self, indices: Indices, upcoming: Indices | None = None) -> dict[str, Tensor]:
+        """Stacked inputs (len(indices), ...).
+
+        Args:
+            indices: rows of the index.
+            upcoming: rows of the next batch, whose decoding begins once these are decoded.
+
+        Raises:
+            UnreadableImage: with the sample's id.
+            KdkitError: the student's plugin fails on a sample, with its id.
+        """
+        futures = [self._ahead.pop(number, None) or self._submit(number) for number in indices.tolist()]
+        for number in () if upcoming is None else dict.fromkeys(upcoming.tolist()):
+            if number not in self._rows and number not in self._ahead:
+                self._ahead[number] = self._submit(number)
+        rows = [future.result() for future in futures]
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def expected_bytes(self, indices: Indices) -> int:
+        """Memory for the inputs of ``indices``, at most the budget."""
+        row = self._prepare(int(indices[0]))
+        return min(self._budget, _nbytes(self._smaller(row, int(indices[0])) or row) * len(indices))
+
+    def close(self) -> None:
+        """Stop the decoding threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(self, number: int) -> Future[Mapping[str, Tensor]]:
+        return self._pool.submit(self._row, number)
+
+    def _sample(self, number: int) -> Sample:
+        first = len(self._index)
+        return self._index.samples[number] if number < first else self._added[number - first]
+
+    def _row(self, number: int) -> Mapping[str, Tensor]:
+        kept = self._rows.get(number)
+        if kept is not None:
+            return self._whole(kept)
+        row = self._prepare(number)
+        if self._free > 0:
+            smaller = self._smaller(row, number) or row
+            with self._lock:
+                if number not in self._rows and self._free >= (size := _nbytes(smaller)):
+                    self._free -= size
+                    self._rows[number] = smaller
+        return row
+
+    def _prepare(self, number: int) -> Mapping[str, Tensor]:
+        sample = self._sample(number)
+        with plugin_errors(f"the student failed on sample '{sample.id}'", self._student):
+            return self._student.prepare(open_image(sample), sample)
+
+    def _smaller(self, row: Mapping[str, Tensor], number: int) -> Mapping[str, Tensor] | None:
+        with self._lock:
+            if self._bytes is None:
+                self._bytes = InputBytes.of(self._student, self._sample(number))
+        return self._bytes.encode(row)
+
+    def _whole(self, row: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        assert self._bytes is not None
+        stacked = {name: x[None] for name, x in row.items()}
+        return {name: x[0] for name, x in self._bytes.decode(stacked).items()}
+
+
+def _nbytes(row: Mapping[str, Tensor]) -> int:
+    return sum(x.numel() * x.element_size() for x in row.values())
