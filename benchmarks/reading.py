@@ -192,9 +192,8 @@ def compare(title: str, contenders: dict[str, Contender], rounds: int) -> None:
                 speed[name].append(count / (time.perf_counter() - begun))
                 cpu[name].append(1e3 * (time.process_time() - own + others) / count)
     first = next(iter(contenders))
-    print(
-        f"\n{title}, {rounds} rounds\n\n| way | images/s | ratio | processor, ms per image | ratio |\n|---|---|---|---|---|"
-    )
+    print(f"\n{title}, {rounds} rounds\n\n| way | images/s | ratio | processor, ms per image | ratio |")
+    print("|---|---|---|---|---|")
     for name in contenders:
         faster = [mine / base for mine, base in zip(speed[name], speed[first], strict=True)]
         less = [base / mine for mine, base in zip(cpu[name], cpu[first], strict=True)]

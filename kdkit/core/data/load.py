@@ -221,7 +221,7 @@ def _with_options(sample: Sample, entry: EntryOptions, max_aspect: float | None)
         frame=own.frame if entry.frame is None else entry.frame,
         max_pixels=own.max_pixels if entry.max_pixels is None else entry.max_pixels,
         max_aspect=min((limit for limit in (own.max_aspect, max_aspect) if limit is not None), default=None),
-        jpeg_min_side=entry.jpeg_min_side,
+        jpeg_min_side=own.jpeg_min_side if entry.jpeg_min_side is None else entry.jpeg_min_side,
     )
     return sample if images == own else replace(sample, image_options=images)
 

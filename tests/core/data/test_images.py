@@ -141,6 +141,35 @@ def test_a_large_second_frame_is_allowed_by_the_limit(tmp_path: Path, monkeypatc
     assert decode(path, ImageOptions(frame=1, max_pixels=256)).getpixel((0, 0)) == (99, 99, 99)
 
 
+@pytest.mark.parametrize(
+    ("size", "min_side", "expected"),
+    [
+        ((64, 96), 32, (32, 48)),
+        ((64, 96), 33, (64, 96)),
+        ((64, 96), 16, (16, 24)),
+        ((65, 97), 16, (17, 25)),
+        ((64, 96), 1, (8, 12)),
+    ],
+)
+def test_jpegs_are_decoded_at_reduced_scale(
+    tmp_path: Path, size: tuple[int, int], min_side: int, expected: tuple[int, int]
+) -> None:
+    """Both sides keep ``min_side`` pixels, by 1/2, 1/4 or 1/8. The pixels are near those of a resized image."""
+    across, down = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    picture = Image.fromarray(np.stack([across, down, across], axis=-1).astype(np.uint8))
+    picture.save(tmp_path / "a.jpg", quality=95)
+    picture.save(tmp_path / "a.png")
+    options = ImageOptions(jpeg_min_side=min_side)
+    found = decode(tmp_path / "a.jpg", options)
+    assert (found.mode, found.size) == ("RGB", expected)
+    resized = np.asarray(picture.resize(expected, Image.Resampling.BOX), float)
+    if size[0] % expected[0] == 0:  # else the last pixels of a row are of a padded block
+        assert np.abs(np.asarray(found, float) - resized).mean() < 3
+    assert decode(tmp_path / "a.png", options).size == size
+    with raises_error("KD-DATA-015"):  # the limit is of the image as it is
+        decode(tmp_path / "a.jpg", ImageOptions(jpeg_min_side=min_side, max_pixels=size[0] * size[1] - 1))
+
+
 def test_thin_images_are_unreadable_within_a_limit(tmp_path: Path) -> None:
     path = tmp_path / "thin.png"
     Image.new("L", (10, 2001)).save(path)

@@ -79,6 +79,7 @@ def test_entries_keep_their_order(tmp_path: Path) -> None:
         ("skip_unreadable: 1", "KD-DATA-012", 5),
         ("frame: -1", "KD-DATA-008", 5),
         ("max_pixels: 0", "KD-DATA-008", 5),
+        ("jpeg_min_side: 0", "KD-DATA-008", 5),
     ],
 )
 def test_a_wrong_option_is_reported_with_its_line(tmp_path: Path, option: str, id: str, line: int) -> None:
@@ -89,15 +90,15 @@ def test_a_wrong_option_is_reported_with_its_line(tmp_path: Path, option: str, i
         load_index(Project(tmp_path))
 
 
-def test_a_chosen_frame_belongs_to_the_content(tmp_path: Path) -> None:
+def test_frame_and_scale_belong_to_the_content(tmp_path: Path) -> None:
     rows = [row(0)]
     digests = {
         str(options): load_index(make_project(tmp_path, rows, options)).digests[0]
-        for options in ({}, {"frame": 0}, {"frame": 1}, {"max_pixels": 1_000})
+        for options in ({}, {"frame": 0}, {"frame": 1}, {"max_pixels": 1_000}, {"jpeg_min_side": 1})
     }
-    plain, first, second, larger = digests.values()
+    plain, first, second, larger, reduced = digests.values()
     assert plain == larger
-    assert len({plain, first, second}) == 3
+    assert len({plain, first, second, reduced}) == 4
     (sample,) = load_index(make_project(tmp_path, rows, {"frame": 1, "max_pixels": 9})).samples
     assert sample.image_options == ImageOptions(1, 9, None)
 

@@ -77,7 +77,8 @@ class InputCache:
             UnreadableImage: with the sample's id.
             KdkitError: the student's plugin fails on a sample, with its id.
         """
-        futures = [self._ahead.pop(number, None) or self._submit(number) for number in indices.tolist()]
+        numbers: list[int] = indices.tolist()
+        futures = [self._ahead.pop(n) if n in self._ahead else self._submit(n) for n in numbers]
         for number in () if upcoming is None else dict.fromkeys(upcoming.tolist()):
             if number not in self._rows and number not in self._ahead:
                 self._ahead[number] = self._submit(number)
