@@ -314,7 +314,7 @@ GENERATORS = {
 
 
 def _samples_and_skipped(_: Project, report: DataReport) -> int:
-    return report.samples + sum(kind.count for kind in report.not_read)
+    return report.samples + sum(kind.count for kind in report.items("skipped-files"))
 
 
 def _records(project: Project, report: DataReport) -> int:
@@ -322,7 +322,7 @@ def _records(project: Project, report: DataReport) -> int:
     (entry,) = read_sources(project)
     used = {sample.origin for sample in entry.samples}
     turns = "answers before the first image of their conversation"
-    return len(used) + sum(kind.count for kind in report.not_read if kind.what != turns)
+    return len(used) + sum(kind.count for kind in report.items("skipped-files") if kind.what != turns)
 
 
 def run(kind: str, rng: random.Random) -> Outcome:

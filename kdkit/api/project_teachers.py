@@ -185,11 +185,20 @@ class TeacherMethods(OpenedProject):
 
         return LockCheck(tuple(check_lock(self._open())))
 
-    def check_data(self, *, skip_unreadable: bool = False) -> DataReport:
+    def check_data(
+        self,
+        *,
+        skip_unreadable: bool = False,
+        near_duplicates: int = 24,
+        html: str | Path | None = None,
+    ) -> DataReport:
         """Count domains and classes; find what is unreadable, skipped, duplicated, leaked or contradictory.
 
         Args:
             skip_unreadable: unreadable images are no problem.
+            near_duplicates: largest distance of pictures of different splits that count as copies, in bits of 255;
+                -1 switches this check off.
+            html: a file for a page with pictures and histograms.
 
         Example:
             >>> project.check_data().problems
@@ -197,7 +206,13 @@ class TeacherMethods(OpenedProject):
         """
         from kdkit.core.data.check import check_data
 
-        return check_data(self._open(), skip_unreadable=skip_unreadable, reporter=self.reporter)
+        return check_data(
+            self._open(),
+            skip_unreadable=skip_unreadable,
+            near_duplicates=near_duplicates,
+            page=None if html is None else Path(html),
+            reporter=self.reporter,
+        )
 
     def trust(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,12 +24,25 @@ def check(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Unreadable images are no problem.")
     ] = False,
+    near_duplicates: Annotated[
+        int,
+        typer.Option(
+            min=-1,
+            max=255,
+            help="Largest distance of pictures of different splits that count as copies, in bits of 255; -1: off.",
+        ),
+    ] = 24,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with pictures and histograms to this file.", dir_okay=False)
+    ] = None,
 ) -> None:
     """Count domains and classes; find what is unreadable, skipped, duplicated, leaked or contradictory.
 
     Exits with 1 if there is a problem.
     """
-    report = console.project(folder).check_data(skip_unreadable=skip_unreadable)
+    report = console.project(folder).check_data(
+        skip_unreadable=skip_unreadable, near_duplicates=near_duplicates, html=html
+    )
     console.emit(report, json=json)
     if report.problems:
         raise typer.Exit(ExitCode.FOUND)

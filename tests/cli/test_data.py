@@ -28,7 +28,11 @@ def test_problems_are_listed_and_the_exit_code_is_1(kdkit_cli: Cli) -> None:
     assert done.code == 1
     report = done.json
     assert report["ok"] is False
-    assert [len(report[kind]) for kind in ("unreadable", "skipped", "duplicates", "problems")] == [0, 1, 1, 1]
+    assert [(one["check"], len(one["items"])) for one in report["findings"] if one["level"] == "problem"] == [
+        ("ids", 1)
+    ]
+    assert [one["items"][0]["id"] for one in report["findings"] if one["check"] == "images"] == ["s30"]
+    assert "ids" in report["looked_at"]
     assert report["counts"]["ct"]["abnormal"] == {"train": 3, "calibration": 2, "test": 2}
 
 
@@ -53,6 +57,7 @@ def test_warnings_of_a_source_look_like_any_other_warning(kdkit_cli: Cli) -> Non
     write_registry(kdkit_cli.folder, [{"source": "sharegpt", "path": "dataset_info.json", "options": options}])
     done = kdkit_cli("data", "check", "--json")
     assert done.code == 0, done.stderr
-    assert done.json["without_calibration_answers"] == ["vqa/us"]
-    (kind,) = done.json["not_read"]
+    findings = {one["check"]: one["items"] for one in done.json["findings"]}
+    assert findings["uncalibrated-questions"] == ["vqa/us"]
+    (kind,) = findings["skipped-files"]
     assert (kind["count"], kind["level"], kind["first"].rpartition(":")[2]) == (1, "warning", "1, record 2")

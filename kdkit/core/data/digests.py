@@ -6,8 +6,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,7 @@ from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.base.threads import usable_processors
-from kdkit.core.contracts import FINDINGS, METADATA, ImageLocation, ImageOptions, ImageRef, Reporter, Sample, Silent
-from kdkit.core.data.images import decode
+from kdkit.core.contracts import FINDINGS, METADATA, ImageLocation, ImageRef, Reporter, Sample, Silent
 from kdkit.core.data.locations import file_of, key_of, read_content
 
 Stamp = tuple[int, int]
@@ -49,17 +46,6 @@ def file_digest(path: ImageRef) -> int | str:
         return error.strerror or str(error)
     except Exception as error:  # a reader of a damaged file raises anything
         return str(error) or type(error).__name__
-    return int.from_bytes(state.digest(), "big")
-
-
-def pixel_digest(path: ImageRef, options: ImageOptions) -> int | str:
-    """The same hash of the decoded RGB pixels and their size, or ``kind: reason`` of an unreadable image."""
-    try:
-        image = decode(path, options)
-    except KdkitError as error:
-        return f"{error.what}: {error.why}"
-    state = blake2b(repr(image.size).encode(), digest_size=8)
-    state.update(image.tobytes())
     return int.from_bytes(state.digest(), "big")
 
 
@@ -144,9 +130,3 @@ class DigestCache:
 def file_digests(state: Path) -> DigestCache:
     """The project's cache of :func:`file_digest`; ``state`` is its folder for machine state."""
     return DigestCache(state / "digests.json", file_digest)
-
-
-def pixel_digests(state: Path, options: ImageOptions) -> DigestCache:
-    """The project's cache of :func:`pixel_digest` with these options; ``state`` is its folder for machine state."""
-    chosen = "".join(f"-{name}-{value}" for name, value in asdict(options).items() if value is not None)
-    return DigestCache(state / f"pixels{chosen}.json", partial(pixel_digest, options=options))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from dataclasses import dataclass
 from io import BytesIO
 from threading import Lock
 
@@ -28,6 +29,14 @@ _DEEP_RAW = re.compile(r";16[BLN]$")
 """Pillow's raw modes of 16 bits per sample of which it keeps the high byte (``BGR;16`` has 16 bits per pixel)."""
 _BITS_PER_SAMPLE = 258
 """The TIFF tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAs:
+    """How an image is stored: ``kind`` is its format and Pillow's mode (``JPEG L``), ``frames`` those of its file."""
+
+    kind: str
+    frames: int
 
 
 class UnreadableImage(KdkitError):
@@ -77,6 +86,11 @@ def decode(path: ImageRef, options: ImageOptions = NO_OPTIONS) -> Image.Image:
             ``options``.
         KdkitError: its reader is not installed, or lacks a package.
     """
+    return inspect(path, options)[0]
+
+
+def inspect(path: ImageRef, options: ImageOptions = NO_OPTIONS) -> tuple[Image.Image, StoredAs]:
+    """As :func:`decode`, with how the image is stored."""
     if isinstance(path, ImageLocation):
         image_reader(path.reader)
     try:
@@ -104,10 +118,10 @@ def _opened(path: ImageRef) -> Image.Image:
     return image
 
 
-def _decode(path: ImageRef, options: ImageOptions) -> Image.Image:
+def _decode(path: ImageRef, options: ImageOptions) -> tuple[Image.Image, StoredAs]:
     try:
         with _opened(path) as image:
-            _choose_frame(image, path, options.frame)
+            stored = StoredAs(f"{image.format or 'pixels'} {image.mode}", _choose_frame(image, path, options.frame))
             _check_size(image, path, options)
             if options.jpeg_min_side is not None and image.format == "JPEG":
                 image.draft(None, (options.jpeg_min_side, options.jpeg_min_side))  # libjpeg's scaled inverse DCT
@@ -119,7 +133,7 @@ def _decode(path: ImageRef, options: ImageOptions) -> Image.Image:
                     why=f"{bits}: the range of values that becomes black to white (a window) must be chosen",
                     fix="convert it to 8 bits",
                 )
-            return image.convert("RGB")
+            return image.convert("RGB"), stored
     except (UnreadableImage, Image.DecompressionBombError):
         raise
     except KdkitError as error:  # of a reader
@@ -166,8 +180,11 @@ def _too_large(path: ImageRef, pixels: int, limit: int) -> UnreadableImage:
     )
 
 
-def _choose_frame(image: Image.Image, path: ImageRef, frame: int | None) -> None:
-    """Seek ``frame``. The further pictures of a camera's JPEG (MPO) are previews and count as no frames."""
+def _choose_frame(image: Image.Image, path: ImageRef, frame: int | None) -> int:
+    """Seek ``frame``; returns how many there are.
+
+    The further pictures of a camera's JPEG (MPO) are previews and count as no frames.
+    """
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1 and frame is None:
         raise UnreadableImage(
@@ -187,6 +204,7 @@ def _choose_frame(image: Image.Image, path: ImageRef, frame: int | None) -> None
                 fix="correct the option frame of its data entry",
             )
         image.seek(frame)
+    return frames
 
 
 def _bits_per_sample(image: Image.Image, path: ImageRef) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 import kdkit
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import ModelFeatures, Reporter, Sample, Silent, Split, StudentSpec
-from kdkit.core.data.check import find_skipped
 from kdkit.core.data.load import load_index
+from kdkit.core.data.unreadable import find_skipped
 from kdkit.core.evaluation.compare import ModelOutputs, compare_models
 from kdkit.core.evaluation.continual import ContinualMetrics, compute_continual_metrics
 from kdkit.core.evaluation.evaluator import (

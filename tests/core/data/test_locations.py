@@ -81,7 +81,7 @@ def test_the_same_images_have_the_same_digests_wherever_they_are(
 def test_the_check_finds_the_same(files: Project, shards: Project, cells: Project) -> None:
     reports = [check_data(project).to_json() for project in (files, shards, cells)]
     assert reports[0] == reports[1] == reports[2]
-    assert not reports[0]["unreadable"]
+    assert not reports[0]["problems"]
 
 
 def test_a_changed_shard_is_hashed_again(shards: Project) -> None:
@@ -95,7 +95,7 @@ def test_a_changed_shard_is_hashed_again(shards: Project) -> None:
 def test_an_unreadable_member_is_named(shards: Project) -> None:
     write_tar(shards.root / "data" / "1.tar", members_of(ROWS[4:8], {**PNGS, "5.png": b"no picture"}))
     report = check_data(shards)
-    assert [(bad.id, bad.image) for bad in report.unreadable] == [("s5", f"{shards.root}/data/1.tar[s5.png]")]
+    assert [(bad.id, bad.image) for bad in report.items("images")] == [("s5", f"{shards.root}/data/1.tar[s5.png]")]
     with raises_error("KD-DATA-001", where=f"{shards.root}/data/1.tar[s5.png]"):
         open_image(load_index(shards).samples[5])
 
@@ -184,7 +184,7 @@ def test_a_plugin_adds_a_kind_of_place(tmp_path: Path) -> None:
         assert open_image(sample).tobytes() == whole.crop(box).tobytes()
         assert [image.size for image in open_further_images(sample)] == [(8, 16)]
     assert len(set(index.digests.tolist())) == 2
-    assert not check_data(project).unreadable
+    assert not check_data(project).items("images")
     middle = replace(index.samples[0], image=ImageLocation("halves", path, ("middle",), "middle"))
     with raises_error("KD-DATA-001", where=f"{path}[middle]", mentions=("no such half",)) as caught:
         open_image(middle)

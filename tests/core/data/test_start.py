@@ -37,7 +37,7 @@ def test_a_project_starts_from_a_folder(tmp_path: Path) -> None:
     (entry,) = project.registry.data
     assert (entry.source, entry.path, entry.options["domain"]) == ("folder", "../scans", "scans")
     assert len(load_index(project)) == 30
-    assert not check_data(project).unreadable
+    assert not check_data(project).items("images")
     assert (tmp_path / "p" / "reports" / "samples.png").is_file()
     assert len([line for line in heard.said if ": scans / " in line]) == 5
     assert start_project(tmp_path / "p", tmp_path / "scans", Heard()).root == project.root  # the same again

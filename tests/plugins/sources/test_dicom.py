@@ -130,7 +130,7 @@ def test_windows_by_modality(tmp_path: Path) -> None:
         read("dicom", tmp_path, split="train", windows={"CT": "lungs"})
     write_registry(tmp_path, [{"source": "dicom", "path": ".", "options": {"split": "train"}}])
     report = check_data(Project(tmp_path))
-    assert {bad.what for bad in report.unreadable} == {"this DICOM file has no window"}
+    assert {bad.what for bad in report.items("images")} == {"this DICOM file has no window"}
 
 
 def test_headers_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Split, TrustPolicySpec, TrustTable
-from kdkit.core.data.check import find_skipped
 from kdkit.core.data.index import SampleIndex
+from kdkit.core.data.unreadable import find_skipped
 from kdkit.core.distill.loop.live_teacher import LiveTeacher
 from kdkit.core.distill.plan.columns import complete_columns, live_device, open_live
 from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets

@@ -16,8 +16,8 @@ from kdkit.core.base.journal import SampleKey
 from kdkit.core.base.jsonl import require_replaceable, write_rows
 from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.contracts import Decoding, Reporter, Sample, Silent
-from kdkit.core.data.check import find_skipped
 from kdkit.core.data.load import load_index
+from kdkit.core.data.unreadable import find_skipped
 from kdkit.core.distill.pseudo_labels.manifest import Manifest, count_domains, data_entry
 from kdkit.core.distill.pseudo_labels.review import can_learn
 from kdkit.core.evaluation.trust.measure import locked_column

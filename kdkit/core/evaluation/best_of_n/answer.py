@@ -16,8 +16,8 @@ from kdkit.core.base.journal import Journal, SampleKey, temporary_journal
 from kdkit.core.base.jsonl import require_replaceable, write_rows
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Answering, Decoding, Reporter, Silent, Split
-from kdkit.core.data.check import find_skipped
 from kdkit.core.data.load import load_index
+from kdkit.core.data.unreadable import find_skipped
 from kdkit.core.evaluation.best_of_n.rerank import Reranker
 from kdkit.core.evaluation.best_of_n.select import BATCH, SelectedAnswer, select_answers
 from kdkit.core.project.versions import Version, Versions, load_student
