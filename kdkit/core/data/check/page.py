@@ -45,7 +45,7 @@ def require_place(path: Path) -> None:
 
 
 def write_page(path: Path, data: Examined, report: DataReport) -> None:
-    """Write the page; a file there is replaced. A full or read-only disk is a warning: the report is there without it."""
+    """Write the page; a file there is replaced. A full or read-only disk costs the page alone, with a warning."""
     root = Element("html", {"lang": "en"})
     head, body = add(root, "head"), add(root, "body")
     title = f"Data of {data.project.root.resolve().name}"
