@@ -95,7 +95,7 @@ def _explain(model: type[BaseModel], located: Located, error: ValidationError) -
     problems = error.errors()
     # A misspelt key is also a missing key; report the former.
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    place = tuple(first["loc"])
+    place = tuple(step for step in first["loc"] if not str(step).startswith("<"))  # tags of unions
     key = ".".join(str(step) for step in place)
     more = f"{len(problems) - 1} more in this file" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":

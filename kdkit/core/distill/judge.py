@@ -6,7 +6,7 @@ The test split stays untouched until ``kdkit evaluate``.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.distill.guard_tasks import STUDENT, GuardTasks
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.evaluation.compare import compare_models, with_students_of
@@ -27,8 +28,6 @@ from kdkit.core.project.versions import EVALUATION, Version, load_student
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
-
-STUDENT = "student"
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class Judge:
         self._parent, self._reporter = parent, reporter
         self._first: Evaluation | None = None
         self._before: Evaluation | None = None
+        self._tasks = GuardTasks(project, inventory)
 
     def judge(self, student: nn.Module) -> Judgement:
         """Evaluate the student and apply the guard."""
@@ -73,6 +73,13 @@ class Judge:
             tolerances=guard.domains,
             trusted={teacher.name: tuple(teacher.admitted) for teacher in self._plan.teachers},
             domains=sorted(known),
+            by=guard.by,
+        )
+        others = list(self._tasks.compare(student, self._parent))
+        kept = replace(
+            kept,
+            checks=(*kept.checks, *(one for one in others if not isinstance(one, str))),
+            not_compared=(*kept.not_compared, *(one for one in others if isinstance(one, str))),
         )
         return Judgement(evaluation, _retention(kept, apply_guard(kept, guard)))
 
@@ -105,7 +112,8 @@ def evaluate_on_calibration(
     project: Project, inventory: TeachingInventory, student: nn.Module, reporter: Reporter, *, teachers: bool = True
 ) -> Evaluation:
     """Scores of the student, and of the teachers unless switched off, on the labeled calibration samples."""
-    evaluator = make_evaluator(project.registry, project.catalogue, inventory.index)
+    by = list(project.registry.guard.by)
+    evaluator = make_evaluator(project.registry, project.catalogue, inventory.index, by=by)
     readable = np.intersect1d(evaluator.rows("calibration"), inventory.rows("calibration"))
     return compare_models(
         evaluator.task,
@@ -114,6 +122,7 @@ def evaluate_on_calibration(
         [inventory.index.samples[row] for row in readable],
         trust=inventory.trust if teachers and inventory.trust.by == "label" else None,
         advice=partial(extraction_hint, project.registry, project.lock),
+        subgroups=evaluator.subgroups,
         reporter=reporter,
     )
 

@@ -21,7 +21,8 @@ from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.jsonl import write_rows
 from kdkit.core.contracts import Reporter, Student
-from kdkit.core.distill.judge import STUDENT, Judge, Judgement
+from kdkit.core.distill.guard_tasks import STUDENT
+from kdkit.core.distill.judge import Judge, Judgement
 from kdkit.core.distill.loop.checkpoint import Progress, task_tensors
 from kdkit.core.distill.model.task import DistillTask
 from kdkit.core.distill.plan.inventory import TeachingInventory

@@ -239,6 +239,7 @@ def _retention(
         trusted={t.name: tuple(t.domains) for t in chain[-1].lineage.teachers},
         domains=[*(d for d in evaluation.domains if learned.get(d) != chain[-1].name), *unseen],
         metric=evaluation.headline,
+        by={column: guard.by.get(column, guard.tolerance) for column in evaluation.columns},
     )
 
 

@@ -113,18 +113,22 @@ def test_unreadable_images_are_left_out_where_that_is_asked_for(folder: Path) ->
 
 def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Path) -> None:
     recipe(with_xray, ("replay: 0.5, steps: 0.5", "replay: 0.0, steps: 4.0, repair: null"))
+    registry = with_xray / "registry.yaml"
+    others = "tolerance: 10, retrieval/ct: 0, 'knn:auc/mri': 100"
+    registry.write_text(registry.read_text(encoding="utf-8").replace("tolerance: 10", others), "utf-8")
     outcome = run(open_project(with_xray), incremental=True)
+    assert outcome.retention is not None
+    assert [(c.name, c.tolerance) for c in outcome.retention.checks] == [("retrieval/ct", 0), ("knn:auc/mri", 100)]
     versions = Versions(open_project(with_xray))
     guard = outcome.version.lineage.guard
     assert guard is not None
     assert guard.failed
     assert outcome.version.lineage.repair is None
-    assert set(guard.failed) <= {"ct", "mri"}
+    assert set(guard.failed) <= {"ct", "mri", "retrieval/ct"}
     assert outcome.version.refused
     assert run(open_project(with_xray), incremental=True).version == outcome.version
     assert (versions.get().name, versions.candidates()) == ("v1", ("v2",))
-    registry = with_xray / "registry.yaml"
-    registry.write_text(registry.read_text(encoding="utf-8").replace("tolerance: 10", "tolerance: 100"), "utf-8")
+    registry.write_text(registry.read_text(encoding="utf-8").replace(others, "tolerance: 100"), "utf-8")
     judged = run(open_project(with_xray), incremental=True).version
     assert (judged.name, judged.refused, judged.lineage.guard and judged.lineage.guard.failed) == ("v2", False, ())
     assert versions.get().name == "v2"

@@ -15,6 +15,7 @@ from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.unreadable import find_skipped
 from kdkit.core.distill.loop.live_teacher import LiveTeacher
 from kdkit.core.distill.plan.columns import complete_columns, live_device, open_live
+from kdkit.core.distill.plan.guard import check_guard
 from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import Floats, Indices, Mask
 from kdkit.core.evaluation.evaluator import make_evaluator
@@ -181,6 +182,7 @@ def take_inventory(
         KdkitError: no teacher although a loss reads one; what ``before_extraction``, extraction and trust raise.
     """
     registry, lock, catalogue = project.registry, project.lock, project.catalogue
+    check_guard(project, index)
     if not signals_read(recipe, catalogue):
         if idle := [name for name in registry.teachers if name != _corrector(recipe)]:
             reporter.say(f"recipe {recipe.name} reads no teacher; not used: {', '.join(idle)}")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdkit.core.contracts import Reporter
-from kdkit.core.distill.judge import STUDENT, Judge, Judgement
+from kdkit.core.distill.guard_tasks import STUDENT
+from kdkit.core.distill.judge import Judge, Judgement
 from kdkit.core.distill.loop.checkpoint import load_task_tensors
 from kdkit.core.distill.model.interpolation import State, interpolate, save_state
 from kdkit.core.distill.model.task import DistillTask
@@ -175,4 +176,5 @@ def lost_domains(retention: RetentionRecord) -> tuple[str, ...]:
     if guard is None:
         return ()
     lost = [name for name, change in retention.domains.items() if guard.mean_failed and change.points < 0]
-    return tuple(dict.fromkeys([*guard.failed, *lost]))
+    domain_of = {change.name: change.domain for change in retention.checks}
+    return tuple(dict.fromkeys([*(domain_of.get(name, name) for name in guard.failed), *lost]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import string
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from kdkit.core.contracts import TrustBasis
 from kdkit.core.project.licenses import Use
@@ -174,7 +174,18 @@ class FindingPrompts(Part):
     """None: the class is scored by its positive prompts alone."""
 
 
-ClassPrompts = dict[str, Annotated[list[Prompt], Field(min_length=1)] | FindingPrompts]
+def _is_mapping(value: Any) -> str:
+    return "<mapping>" if isinstance(value, dict | FindingPrompts) else "<list>"
+
+
+OneClass = Annotated[
+    Annotated[list[Prompt], Field(min_length=1), Tag("<list>")] | Annotated[FindingPrompts, Tag("<mapping>")],
+    Discriminator(_is_mapping),
+]
+DomainPrompts = Annotated[
+    Annotated[list[Template], Tag("<list>")] | Annotated[dict[str, OneClass], Tag("<mapping>")],
+    Discriminator(_is_mapping),
+]
 
 
 class OptimizerEntry(Part):
@@ -194,13 +205,49 @@ class OptimizerEntry(Part):
         return self
 
 
+Points = Annotated[float, Field(ge=0, le=100)]
+
+
+class GuardTarget(NamedTuple):
+    """A metric of a task on a domain; an empty ``metric`` is the task's headline."""
+
+    name: str
+    metric: str
+    domain: str
+    tolerance: float
+
+
 class GuardEntry(Part):
     """Maximum loss per domain in an increment, in points of accuracy; a larger loss prevents promotion."""
 
-    tolerance: Annotated[float, Field(ge=0, le=100)] = 1.0
+    tolerance: Points = 1.0
     test: Literal["bootstrap", "point"] = "bootstrap"
     """``bootstrap``: a loss counts if its interval lies below 0; ``point``: the point estimate decides."""
-    domains: Annotated[dict[str, Annotated[float, Field(ge=0, le=100)]], BeforeValidator(_empty_if_null)] = {}
+    domains: Annotated[dict[str, Points], BeforeValidator(_empty_if_null)] = {}
+    by: Annotated[dict[str, Points], BeforeValidator(_empty_if_null)] = {}
+    """Column of the data -> points that any of its subgroups may lose."""
+    tasks: Annotated[dict[str, Points], BeforeValidator(_empty_if_null)] = {}
+    """``retrieval/xray`` or ``linear-probe:auc/xray`` -> points that this metric of another task may lose; such keys
+    may stand beside ``tolerance`` too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_tasks(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        named = {key: value for key, value in data.items() if isinstance(key, str) and "/" in key}
+        rest = {key: value for key, value in data.items() if key not in named}
+        return {**rest, "tasks": {**(data.get("tasks") or {}), **named}} if named else data
+
+    @property
+    def targets(self) -> dict[str, list[GuardTarget]]:
+        """Task -> what of it the guard compares."""
+        found: dict[str, list[GuardTarget]] = {}
+        for name, tolerance in self.tasks.items():
+            what, _, domain = name.partition("/")
+            task, _, metric = what.partition(":")
+            found.setdefault(task, []).append(GuardTarget(name, metric, domain, tolerance))
+        return found
 
 
 TeacherEntryOrNull = Annotated[TeacherEntry, BeforeValidator(_empty_if_null)]
@@ -215,7 +262,7 @@ class Registry(Part):
     student: Annotated[StudentEntry, BeforeValidator(_empty_if_null)] = StudentEntry()
     teachers: Annotated[dict[Name, TeacherEntryOrNull], BeforeValidator(_empty_if_null)] = {}
     data: Annotated[list[DataEntry], BeforeValidator(_empty_list_if_null)] = []
-    prompts: Annotated[dict[str, list[Template] | ClassPrompts], BeforeValidator(_empty_if_null)] = {}
+    prompts: Annotated[dict[str, DomainPrompts], BeforeValidator(_empty_if_null)] = {}
     """Domain (or ``default``) -> templates with ``{label}`` and optionally ``{domain}``, or class -> its prompts."""
     recipe: str = "kdkit"
     """A name of the catalogue, or a path to a YAML file."""

@@ -1,0 +1,33 @@
+"""The check, before any training, that the guard can be applied after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.evaluation.evaluator import TaskChoice, make_evaluator
+from kdkit.core.evaluation.subgroups import read_subgroups
+
+if TYPE_CHECKING:
+    from kdkit.core.data.index import SampleIndex
+    from kdkit.core.project.project import Project
+
+
+def check_guard(project: Project, index: SampleIndex) -> None:
+    """Raises: KdkitError for an unknown task or column, or a domain in which the task has no calibration samples to
+    score."""
+    guard = project.registry.guard
+    read_subgroups(index.samples, list(guard.by))
+    for task, targets in guard.targets.items():
+        evaluator = make_evaluator(project.registry, project.catalogue, index, TaskChoice(task))
+        able = evaluator.measurable(evaluator.rows("calibration"))
+        for target in targets:
+            if target.domain not in able:
+                raise KdkitError(
+                    "KD-DIST-230",
+                    f"the guard cannot measure '{target.name}'",
+                    where=f"registry.yaml, guard.{target.name}",
+                    why=f"the task '{task}' can score these domains of the calibration split: "
+                    f"{', '.join(sorted(able)) or 'none'}",
+                    fix=did_you_mean(target.domain, sorted(able)),
+                )
