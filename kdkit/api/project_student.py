@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kdkit.core.distill.explain.runs import ExplanationPlan
     from kdkit.core.distill.pseudo_labels.correct import CorrectionReport
     from kdkit.core.evaluation.leave_one_out import Explanation
+    from kdkit.core.evaluation.page import WrittenPage
     from kdkit.core.evaluation.report import WrittenReport
     from kdkit.core.project.lineage import Lineage
 
@@ -173,6 +174,7 @@ class StudentMethods(OpenedProject):
         split: str = "test",
         alone: bool = False,
         by: Sequence[str] = (),
+        html: Path | str | None = None,
         device: str = "cpu",
     ) -> WrittenReport:
         """Scores of the student, beside its ancestors, every teacher and the oracle; written to ``reports/``.
@@ -185,6 +187,7 @@ class StudentMethods(OpenedProject):
             split: ``train``, ``calibration`` or ``test``.
             alone: without ancestors.
             by: columns of the data, for scores of subgroups: ``["sex", "scanner"]``.
+            html: write the page of :meth:`report` to this file too.
             device: of the student.
 
         Example:
@@ -193,9 +196,12 @@ class StudentMethods(OpenedProject):
         """
         from kdkit.core.evaluation.evaluate import evaluate_version
         from kdkit.core.evaluation.evaluator import TaskChoice, own_task
+        from kdkit.core.evaluation.page import require_writable, write_page
         from kdkit.core.evaluation.report import write_report
 
-        project = self._open()
+        project, page = self._open(), None if html is None else Path(html)
+        if page is not None:
+            require_writable(page)
         name = task or (own_task(project) if options else None)
         report = evaluate_version(
             project,
@@ -210,7 +216,28 @@ class StudentMethods(OpenedProject):
         written = write_report(project.reports, report)
         if written.saved:
             self.reporter.say(f"report: {written.file}, picture: {written.picture}")
+        if page is not None:
+            made = write_page(project, written.report.version, page, self.reporter)
+            self.reporter.say(f"page: {made.file}; 'kdkit report' writes it again")
         return written
+
+    def report(self, version: str | None = None, *, html: Path | str | None = None) -> WrittenPage:
+        """One self-contained HTML page about a version, from what is stored; nothing is evaluated.
+
+        It shows the version's evaluations, trust, retention, single samples, and the course of training. What is
+        absent is named, with the command that makes it.
+
+        Args:
+            version: or a refused candidate; by default the current version.
+            html: the file; by default ``reports/<version>.html``.
+
+        Example:
+            >>> project.report().parts[0]
+            'Summary'
+        """
+        from kdkit.core.evaluation.page import write_page
+
+        return write_page(self._open(), version, None if html is None else Path(html), self.reporter)
 
     def explain(
         self,

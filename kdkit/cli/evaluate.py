@@ -1,7 +1,8 @@
-"""``kdkit evaluate``."""
+"""``kdkit evaluate`` and ``kdkit report``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from kdkit.cli import console
 def register(app: typer.Typer) -> None:
     """Attach the command."""
     app.command()(evaluate)
+    app.command()(report)
 
 
 def evaluate(
@@ -30,6 +32,7 @@ def evaluate(
     by: Annotated[
         str, typer.Option(metavar="COLUMNS", help="Scores of subgroups: columns of the data, such as sex,scanner.")
     ] = "",
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page of 'kdkit report' too.")] = None,
     device: Annotated[str, typer.Option(help="Of the student, e.g. cuda.")] = "cpu",
     json: console.JsonOption = False,
     folder: console.ProjectOption = None,
@@ -39,13 +42,31 @@ def evaluate(
     Writes a JSON report and a picture to reports/. For every domain, the oracle is the teacher that is best on the
     calibration split. Without labels, captions are the measure: the task is then retrieval.
     """
-    report = console.project(folder).evaluate(
+    written = console.project(folder).evaluate(
         version,
         task=task,
         options=console.parse_options(options),
         split=split,
         alone=alone,
         by=[name.strip() for name in by.split(",") if name.strip()],
+        html=html,
         device=device,
     )
-    console.emit(report, json=json)
+    console.emit(written, json=json)
+
+
+def report(
+    version: Annotated[
+        str | None, typer.Argument(help="A version or a refused candidate (default: the current version).")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: reports/VERSION.html of the project.")
+    ] = None,
+    json: console.JsonOption = False,
+    folder: console.ProjectOption = None,
+) -> None:
+    """Write one self-contained HTML page about a version, from what is stored; nothing is evaluated.
+
+    It shows the stored evaluations, trust, retention, single samples and the loss curves. It names what is absent.
+    """
+    console.emit(console.project(folder).report(version, html=html), json=json)

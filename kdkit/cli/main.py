@@ -61,7 +61,18 @@ STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
     "Measure what they know": ("data", "features", "trust", "align", "pseudo-label"),
     "Teach the student": ("recipes", "distill", "versions", "rollback"),
-    "Use the student": ("evaluate", "explain", "answer", "correct", "export", "push", "pull", "bundle", "unbundle"),
+    "Use the student": (
+        "evaluate",
+        "report",
+        "explain",
+        "answer",
+        "correct",
+        "export",
+        "push",
+        "pull",
+        "bundle",
+        "unbundle",
+    ),
     "kdkit itself": ("plugins", "install", "uninstall", "new-plugin", "demo"),
 }
 """The order of ``kdkit --help``: that in which a project uses the commands."""

@@ -39,6 +39,7 @@ PROJECT = {
     "versions promote": "promote",
     "rollback": "rollback",
     "evaluate": "evaluate",
+    "report": "report",
     "explain": "explain",
     "answer": "answer",
     "correct": "correct",

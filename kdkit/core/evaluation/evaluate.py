@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import kdkit
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import ModelFeatures, Reporter, Sample, Silent, Split, StudentSpec
 from kdkit.core.data.load import load_index
@@ -24,11 +22,11 @@ from kdkit.core.evaluation.evaluator import (
     make_evaluator,
     own_task,
 )
-from kdkit.core.evaluation.feature_cache import CachedFeatures
 from kdkit.core.evaluation.report import EvaluationReport
 from kdkit.core.evaluation.retention import Retention, measure_retention
 from kdkit.core.evaluation.score_cache import CachedTask
 from kdkit.core.evaluation.scores import Evaluation
+from kdkit.core.evaluation.student_cache import student_cache
 from kdkit.core.evaluation.trust.measure import locked_column, measure_trust
 from kdkit.core.evaluation.trust.measurements import table_of_scores
 from kdkit.core.features import FeatureStore
@@ -41,8 +39,8 @@ if TYPE_CHECKING:
     from kdkit.core.project.registry.schema import GuardEntry
 
 
-CACHE, FEATURES = "evaluation/scores", "evaluation/features"
-"""Folders in a project's state, which people may delete."""
+CACHE = "evaluation/scores"
+"""Folder in a project's state, which people may delete."""
 
 
 def evaluate_version(
@@ -213,17 +211,12 @@ def _student(
             version.name, load_student(version, project.catalogue), device=device, progress=progress
         )
     version.check()
-    family = project.catalogue.get("student", version.lineage.student.family)
-    kind = device.partition(":")[0]
-    parts = (version.manifest.student_digest, kind, kdkit.__version__, family.qualified, family.version)
-    fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def open_model() -> ModelFeatures:
         student = load_student(version, project.catalogue)
         return evaluator.student(version.name, student, device=device, progress=progress)
 
-    folder = project.state / FEATURES / fingerprint[:16]
-    return CachedFeatures(version.name, folder, fingerprint, evaluator.table, open_model)
+    return student_cache(project, version, evaluator.table, device, open_model)
 
 
 def _retention(

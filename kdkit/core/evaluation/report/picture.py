@@ -17,6 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kdkit.core.base.atomic import new_file
+from kdkit.core.evaluation.report.labels import spread_apart
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.report.tables import headline
 from kdkit.core.evaluation.retention import Retention
@@ -253,7 +254,7 @@ def _curve(axes: Axes, report: EvaluationReport) -> None:
 def _end_labels(axes: Axes, ends: Sequence[tuple[float, str]], x: float, lost: set[str]) -> None:
     """Names beside the ends of the lines, moved apart, tied to them by a thin line."""
     low, high = axes.get_ylim()
-    places = _apart([value for value, _ in ends], (high - low) * 0.085)
+    places = spread_apart([value for value, _ in ends], (high - low) * 0.085)
     for place, (value, name) in zip(places, ends, strict=True):
         color = STUDENT if name in lost else INK
         axes.plot([x, x * 1.09], [value, place], color=GRID, lw=0.9, zorder=1, clip_on=False)
@@ -261,21 +262,6 @@ def _end_labels(axes: Axes, ends: Sequence[tuple[float, str]], x: float, lost: s
             f"{name} {value:+.1f}", (x * 1.1, place), va="center", fontsize=8.5, color=color,
             weight="bold" if name.startswith("mean") else "normal", annotation_clip=False,
         )  # fmt: skip
-
-
-def _apart(values: Sequence[float], step: float) -> list[float]:
-    """The values (ascending), moved as little as needed for neighbors to be ``step`` apart.
-
-    Neighbors that would overlap become a group centered on the mean of its values.
-    """
-    groups: list[tuple[float, int]] = []
-    for value in values:
-        center, size = value, 1
-        while groups and center - groups[-1][0] < step * (size + groups[-1][1]) / 2:
-            before, count = groups.pop()
-            center, size = (center * size + before * count) / (size + count), size + count
-        groups.append((center, size))
-    return [center + step * (k - (size - 1) / 2) for center, size in groups for k in range(size)]
 
 
 def _look(number: int) -> dict[str, Any]:

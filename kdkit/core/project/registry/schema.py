@@ -250,6 +250,13 @@ class GuardEntry(Part):
         return found
 
 
+class ReportEntry(Part):
+    """What reports may show."""
+
+    images: bool = False
+    """Thumbnails of samples, and the texts of DICOM files, in HTML reports."""
+
+
 TeacherEntryOrNull = Annotated[TeacherEntry, BeforeValidator(_empty_if_null)]
 
 
@@ -269,6 +276,7 @@ class Registry(Part):
     optimizer: OptimizerEntry = OptimizerEntry()
     trust: TrustChoice | None = None
     guard: Annotated[GuardEntry, BeforeValidator(_empty_if_null)] = GuardEntry()
+    report: Annotated[ReportEntry, BeforeValidator(_empty_if_null)] = ReportEntry()
 
     def with_student(self, family: str) -> Registry:
         """The same registry with another student family."""

@@ -20,7 +20,8 @@ from kdkit.core.contracts import DomainScore, ModelFeatures, Sample, TrustTable
 from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.evaluate import _continual
 from kdkit.core.evaluation.report import EvaluationReport, write_report
-from kdkit.core.evaluation.report.picture import _apart, _figure, draw
+from kdkit.core.evaluation.report.labels import spread_apart
+from kdkit.core.evaluation.report.picture import _figure, draw
 from kdkit.core.evaluation.report.tables import retention_sections
 from kdkit.core.evaluation.retention import measure_retention
 from kdkit.core.evaluation.scores import Evaluation
@@ -164,9 +165,9 @@ def test_the_picture_is_drawn(tmp_path: Path, history: tuple[str, ...], teachers
 
 
 def test_labels_move_apart_and_no_further() -> None:
-    assert _apart([0.0, 1.0, 5.0], 0.5) == [0.0, 1.0, 5.0]
-    assert _apart([1.0, 1.0], 0.5) == [0.75, 1.25]
-    places = _apart([0.0, 0.1, 0.2, 0.9, 3.0], 0.5)
+    assert spread_apart([0.0, 1.0, 5.0], 0.5) == [0.0, 1.0, 5.0]
+    assert spread_apart([1.0, 1.0], 0.5) == [0.75, 1.25]
+    places = spread_apart([0.0, 0.1, 0.2, 0.9, 3.0], 0.5)
     assert (np.diff(places) >= 0.5 - 1e-12).all()
     assert np.mean(places[:4]) == pytest.approx(np.mean([0.0, 0.1, 0.2, 0.9]))
     assert places[4] == 3.0
