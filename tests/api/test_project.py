@@ -176,6 +176,7 @@ ORDER = (
     "load_student",
     "rollback",
     "evaluate",
+    "report",
     "bundle",
     "export",
     "remove_teacher",

@@ -41,6 +41,22 @@ def test_evaluate(toy: Cli) -> None:
     assert Evaluation.load(toy.folder / data["file"]).model("v1").means["accuracy"] > 0.5
     assert data["picture"]["alt"]
 
+    early = toy("evaluate", "--html", "nowhere/v1.html")
+    assert (early.code, early.stdout, early.error) == (2, "", "KD-EVAL-250")
+    bare = toy("report", "--json").json
+    assert bare["file"].endswith("reports/v1.html")
+    assert {"Confusion matrices", "Training"} <= set(bare["sections"])
+    assert {"Thumbnails", "Retrieval examples", "Most-changed samples"} <= set(bare["absent"])
+    assert "data:image" not in (toy.folder / "reports" / "v1.html").read_text()
+
+    with (toy.folder / "registry.yaml").open("a") as registry:
+        registry.write("report: {images: true}\n")
+    shown = toy("evaluate", "--task", "retrieval", "--html", "v1.html")
+    assert (shown.code, shown.error) == (0, ""), shown.stderr
+    page = (toy.folder / "v1.html").read_text()
+    assert "data:image/jpeg;base64," in page
+    assert "Retrieval examples" in page
+
     wrong = toy("evaluate", "--split", "tst")
     assert (wrong.code, wrong.stdout, wrong.error) == (2, "", "KD-API-004")
     assert "'test'" in wrong.stderr

@@ -109,7 +109,7 @@ def trust_map(lineage: Lineage) -> Markup:
             if score is None or score.accuracy is None:
                 cells.append(number("–", math.nan, title=f"{teacher.name} is not measured on {domain}"))
                 continue
-            shown = tag("b" if weight > 0 else "span", percent(score.accuracy))
+            shown = tag("b" if weight >= 0.005 else "span", percent(score.accuracy))
             interval = bounds(_or_nan(score.lower), _or_nan(score.upper))
             more = f" × {weight:.2f}" if 0.005 <= weight < 0.995 else ""
             title = f"{teacher.name} on {domain}: {percent(score.accuracy)} % ({interval}), weight {weight:.3g}"
