@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kdkit.api.opened import OpenedProject
 
 if TYPE_CHECKING:
-    from kdkit.api.student import AnswerList, CurrentVersion, Distillation, DistillPlan, VersionList
+    from kdkit.api.student import AnswerList, Distillation, DistillPlan
+    from kdkit.api.versions import CurrentVersion, VersionList
     from kdkit.core.contracts import Split, Student
     from kdkit.core.distill.explain.runs import ExplanationPlan
     from kdkit.core.distill.pseudo_labels.correct import CorrectionReport
@@ -104,7 +105,7 @@ class StudentMethods(OpenedProject):
             >>> [(row.version, row.status) for row in project.versions()]
             [('v1', 'current')]
         """
-        from kdkit.api.student import VersionList
+        from kdkit.api.versions import VersionList
         from kdkit.core.project.versions import Versions
 
         return VersionList.of(Versions(self._open()))
@@ -144,7 +145,7 @@ class StudentMethods(OpenedProject):
         Example:
             >>> project.promote("v2")  # doctest: +SKIP
         """
-        from kdkit.api.student import CurrentVersion
+        from kdkit.api.versions import CurrentVersion
         from kdkit.core.project.versions import Versions
 
         Versions(self._open()).promote(name)
@@ -160,7 +161,7 @@ class StudentMethods(OpenedProject):
             >>> project.rollback("v1").version
             'v1'
         """
-        from kdkit.api.student import CurrentVersion
+        from kdkit.api.versions import CurrentVersion
         from kdkit.core.project.versions import Versions
 
         return CurrentVersion(Versions(self._open()).rollback(name).name)

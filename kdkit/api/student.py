@@ -1,12 +1,11 @@
-"""Results of the commands that teach a student and list its versions."""
+"""Results of the commands that teach a student and let it answer."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.result import Result, ResultRows, Section, Table
 
 if TYPE_CHECKING:
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from kdkit.core.distill.plan.types import CorrectionSchedule, Plan
     from kdkit.core.distill.promotion import Outcome
     from kdkit.core.evaluation.best_of_n.select import SelectedAnswer  # noqa: F401  # named in quotes
-    from kdkit.core.project.lineage import CorrectionRecord, Lineage, Origin, Scores
-    from kdkit.core.project.versions import Version, Versions
+    from kdkit.core.project.lineage import CorrectionRecord, Lineage, Scores
 
 SHOWN_STEPS = 8
 SHOWN_CHARACTERS = 60
@@ -76,7 +74,8 @@ class DistillPlan(Result):
                 teacher.name,
                 ("new" if teacher.new else "known") + (", live" if teacher.live else ""),
                 teacher.samples,
-                ", ".join(d if w == 1 else f"{d} ({w:.2f})" for d, w in teacher.admitted.items()) or "nothing",
+                ", ".join(d if w >= 0.995 else f"{d} ({w:.2f})" for d, w in teacher.admitted.items() if w >= 0.005)
+                or "nothing",
             )
             for teacher in self.plan.teachers
         ]
@@ -227,123 +226,6 @@ def _corrected_line(record: CorrectionRecord) -> str:
         return text
     rewritten, refused = (sum(getattr(part, name) for part in record.rounds) for name in ("rewritten", "refused"))
     return f"{text}, {rewritten} in the words of {record.corrector} ({refused} of its answers rejected)"
-
-
-@dataclass(frozen=True)
-class VersionRow:
-    """One version of the student.
-
-    Attributes:
-        status: ``refused`` is a candidate that failed the guard; of a ``damaged`` version only the name is known.
-        origin: release that it was pulled from.
-        corrected: answers that were corrected during training; None without correction.
-        repair: what became of a student that broke the guard as it was trained; None for others.
-        accuracy: mean over domains on the calibration split; None: not judged.
-        worst_change: points of the old domain that lost most against the parent.
-        seconds: of training.
-        problem: why a version is damaged.
-    """
-
-    version: str
-    status: Literal["current", "promoted", "refused", "damaged"]
-    parent: str | None = None
-    origin: Origin | None = None
-    created: str | None = None
-    recipe: str | None = None
-    teachers: tuple[str, ...] = ()
-    corrected: int | None = None
-    repair: str | None = None
-    accuracy: float | None = None
-    worst_change: float | None = None
-    seconds: float | None = None
-    problem: str | None = None
-
-    @classmethod
-    def of(cls, version: Version, current: Version | None) -> VersionRow:
-        """From a version's lineage."""
-        try:
-            lineage, earlier = version.lineage, version.earlier
-        except KdkitError as error:
-            return cls(version.name, "damaged", problem=error.headline)
-        retention = lineage.retention
-        status: Literal["promoted", "refused"] = "refused" if version.refused else "promoted"
-        return cls(
-            version=version.name,
-            status="current" if current and current.name == version.name else status,
-            parent=lineage.parent,
-            origin=earlier.origin if earlier else None,
-            created=lineage.created,
-            recipe=lineage.recipe.name,
-            teachers=tuple(teacher.name for teacher in lineage.teachers),
-            corrected=lineage.correction.corrected if lineage.correction else None,
-            repair=lineage.repair.describe(lineage.parent) if lineage.repair else None,
-            accuracy=lineage.scores.mean.get("accuracy"),
-            worst_change=retention.worst.points if retention and retention.worst else None,
-            seconds=lineage.training.seconds,
-        )
-
-
-class VersionList(ResultRows[VersionRow]):
-    """Versions and refused candidates, oldest first."""
-
-    @classmethod
-    def of(cls, versions: Versions) -> VersionList:
-        """All of a project."""
-        current = versions.current()
-        names = sorted([*versions.names(), *versions.candidates()], key=lambda name: int(name[1:]))
-        return cls(tuple(VersionRow.of(versions.get(name), current) for name in names))
-
-    def sections(self) -> list[Section]:
-        """One row per version."""
-        if not self.rows:
-            return ["no version yet: kdkit distill"]
-        headers = ("version", "status", "parent", "recipe", "teachers", "accuracy", "worst change", "seconds")
-        cells = [
-            (
-                row.version,
-                row.status,
-                f"from {row.origin.repository}" if row.origin else row.parent or "-",
-                row.recipe or "-",
-                ", ".join(row.teachers) or "-",
-                _accuracy_cell(row),
-                "-" if row.worst_change is None else f"{row.worst_change:+.1f} points",
-                "-" if row.seconds is None else f"{row.seconds:.0f}",
-            )
-            for row in self.rows
-        ]
-        return [
-            Table(headers, cells, "lllllrrr"),
-            "",
-            "accuracy: mean over domains, calibration split; worst change: of the old domain that lost most",
-            *(
-                f"{r.version}: {r.corrected} answers corrected in training"
-                for r in self.rows
-                if r.corrected is not None
-            ),
-            *(f"{r.version}: {r.repair}" for r in self.rows if r.repair),
-            *(f"{r.version} is damaged: {r.problem}" for r in self.rows if r.problem),
-        ]
-
-
-def _accuracy_cell(row: VersionRow) -> str:
-    if row.accuracy is None:
-        return "-" if row.problem else "not judged"
-    return f"{100 * row.accuracy:.1f} %"
-
-
-@dataclass(frozen=True)
-class CurrentVersion(Result):
-    """The version that is current now."""
-
-    version: str
-
-    def to_json(self) -> dict[str, Any]:
-        """``version``."""
-        return asdict(self)
-
-    def sections(self) -> list[Section]:
-        """One line."""
-        return [f"{self.version} is current now"]
 
 
 class AnswerList(ResultRows["SelectedAnswer"]):

@@ -58,11 +58,14 @@ def project(folder: str | None) -> Project:
 
 
 def emit(result: Result, *, json: bool) -> None:
-    """Print a result to stdout, as JSON or as text."""
+    """Print a result to stdout: as JSON, drawn for a terminal, or as plain text."""
     if json:
         print_json(result.to_json())
-    else:
-        write_data(str(result))
+        return
+    from kdkit.cli.drawing import render, terminal
+
+    shown = terminal(data_stream())
+    write_data(str(result) if shown is None else render(result.sections(), shown))
 
 
 def print_json(data: Any) -> None:

@@ -46,7 +46,7 @@ def test_evaluate(toy: Cli) -> None:
     bare = toy("report", "--json").json
     assert bare["file"].endswith("reports/v1.html")
     assert {"Confusion matrices", "Training"} <= set(bare["sections"])
-    assert {"Thumbnails", "Retrieval examples", "Most-changed samples"} <= set(bare["absent"])
+    assert {"Retrieval examples", "Most-changed samples"} <= set(bare["absent"])
     assert "data:image" not in (toy.folder / "reports" / "v1.html").read_text()
 
     with (toy.folder / "registry.yaml").open("a") as registry:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdkit.api.student import VersionList
+from kdkit.api.versions import VersionList
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.plan.plan import make_plan

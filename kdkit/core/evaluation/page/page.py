@@ -5,19 +5,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 import kdkit
+from kdkit.core.evaluation.page import detail_sections, sample_sections, score_sections
 from kdkit.core.evaluation.page import history_sections as history
-from kdkit.core.evaluation.page import sample_sections, score_sections
 from kdkit.core.evaluation.page.facts import PageFacts
 from kdkit.core.evaluation.page.markup import Markup, bounds, join, percent, points, points_bounds, shorten, tag
 from kdkit.core.evaluation.page.strips import markers
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.report.tables import evaluation_notes, headline
+
+DETAILS: Sequence[tuple[str, str, Callable[[EvaluationReport], Markup | None]]] = (
+    ("reliability", "Reliability", detail_sections.reliability),
+    ("subgroups", "Subgroups", detail_sections.subgroup_forest),
+    ("confusions", "Confusion matrices", detail_sections.confusion_matrices),
+    ("curves", "Curves", detail_sections.curves),
+)
+"""Anchor, title and content of what only some evaluations hold."""
+ABSENT = {
+    "reliability": "No stored evaluation holds calibration.",
+    "subgroups": "No stored evaluation holds subgroups.",
+    "confusions": "No stored evaluation holds predicted classes.",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,8 @@ class PageSection:
 
 def render_page(facts: PageFacts) -> str:
     """A complete HTML document. Its policy forbids every request and every script but its own."""
-    sections = [*_sections(facts), PageSection("absent", "What is absent", _absent(facts))]
+    sections = list(_sections(facts))
+    sections.append(PageSection("absent", "What is absent", _absent(absent_parts(facts))))
     css, script = _resource("page.css"), _resource("page.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_digest(css)}'; script-src '{_digest(script)}'; "
@@ -70,9 +84,6 @@ def _sections(facts: PageFacts) -> Iterator[PageSection]:
     if facts.lineage.teachers:
         yield PageSection("trust", "Trust in the teachers", history.trust_map(facts.lineage))
     if (samples := facts.samples) is not None:
-        if samples.confusions:
-            matrices = sample_sections.confusion_matrices(samples.confusions, samples.level)
-            yield PageSection("confusions", "Confusion matrices", matrices)
         if samples.flips:
             parent = facts.lineage.parent or "its parent"
             changed = sample_sections.changed_samples(samples.changes, samples.flips, parent, facts.version)
@@ -96,6 +107,9 @@ def _evaluation(report: EvaluationReport, number: int) -> Iterator[PageSection]:
     )
     if len(report.history) > 1:
         yield PageSection(f"retention{suffix}", f"Retention{named}", _retention(report))
+    for name, title, make in DETAILS:
+        if (content := make(report)) is not None:
+            yield PageSection(f"{name}{suffix}", f"{title}{named}", content)
     numbers = join([score_sections.all_numbers(report), _notes(report)])
     yield PageSection(f"numbers{suffix}", f"All numbers{named}", numbers)
 
@@ -178,10 +192,19 @@ def _teachers(facts: PageFacts) -> Markup:
     return data_table(heads, rows, caption="Teachers, those of ancestors too")
 
 
-def _absent(facts: PageFacts) -> Markup:
-    if not facts.absent:
+def absent_parts(facts: PageFacts) -> dict[str, str]:
+    """Topic -> why the page lacks it."""
+    found = dict(facts.absent)
+    for name, title, make in DETAILS:
+        if name in ABSENT and facts.reports and all(make(report) is None for report in facts.reports):
+            found[title] = ABSENT[name]
+    return found
+
+
+def _absent(absent: dict[str, str]) -> Markup:
+    if not absent:
         return tag("p", "Nothing: every part of the page could be made.")
-    entries = (join([tag("dt", topic), tag("dd", why)]) for topic, why in facts.absent.items())
+    entries = (join([tag("dt", topic), tag("dd", why)]) for topic, why in absent.items())
     return tag("dl", *entries)
 
 

@@ -1,85 +1,13 @@
-"""Sections about single samples: confusion matrices, what changed, and examples of retrieval."""
+"""Sections about single samples: what changed, and examples of retrieval."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
 
-from kdkit.core.evaluation.page.markup import Markup, bounds, join, percent, tag
-from kdkit.core.evaluation.page.samples import Change, Confusion, Example, Flips, Shown
-from kdkit.core.evaluation.page.tables import Cell, Head, data_table, heat, number
-
-MATRIX = 20
-"""With more classes than this, a domain has a list of its largest confusions instead of a matrix."""
-LISTED = 20
-
-
-def confusion_matrices(confusions: Sequence[Confusion], level: float) -> Markup:
-    """A matrix per domain; shades are shares of the true class."""
-    parts = [_matrix(item, level) if len(item.classes) <= MATRIX else _largest(item) for item in confusions]
-    note = "Rows: true classes, columns: predicted ones. Shades: shares of the true class. Recall has Wilson intervals."
-    return join([tag("p", note, class_="note"), tag("div", *parts, class_="matrices")])
-
-
-def _matrix(item: Confusion, level: float) -> Markup:
-    rows = []
-    for row, name in enumerate(item.classes):
-        total = int(item.counts[row].sum())
-        cells = [
-            Cell(
-                f"{count:,}",
-                float(count),
-                f"n {heat(count / total, 0, 1) if total else ''}" + " hit" * (row == column),
-                f"{name} taken for {item.classes[column]}: {count} of {total}",
-            )
-            for column, count in enumerate(item.counts[row].tolist())
-        ]  # fmt: skip
-        rows.append(
-            [Cell(name), *cells, _recall(int(item.counts[row, row]), total, level), number(f"{total:,}", total)]
-        )
-    heads = [
-        Head("True class"),
-        *(Head(name, "n model") for name in item.classes),
-        Head("Recall, %", "n"),
-        Head("n", "n"),
-    ]
-    right, total = int(item.counts.trace()), int(item.counts.sum())
-    caption = f"{item.domain}: {right:,} of {total:,} right ({percent(right / total)} %)"
-    return tag("div", data_table(heads, rows, caption=caption, style="heat matrix"))
-
-
-def _recall(right: int, total: int, level: float) -> Cell:
-    if not total:
-        return Cell("–", style="n", title="no sample")
-    low, high = wilson(right, total, level)
-    return Cell(join([tag("span", percent(right / total)), tag("small", bounds(low, high))]), right / total, "n")
-
-
-def wilson(right: int, total: int, level: float) -> tuple[float, float]:
-    """Interval of a share (Wilson, JASA 22, 1927), by scipy."""
-    from scipy.stats import binomtest
-
-    found = binomtest(right, total).proportion_ci(confidence_level=level, method="wilson")
-    return float(found.low), float(found.high)
-
-
-def _largest(item: Confusion) -> Markup:
-    off = [
-        (int(count), row, column)
-        for row, counts in enumerate(item.counts.tolist())
-        for column, count in enumerate(counts)
-        if row != column and count
-    ]
-    rows = [
-        [
-            Cell(item.classes[row]), Cell(item.classes[column]), number(f"{count:,}", count),
-            number(f"{int(item.counts[row].sum()):,}", float(item.counts[row].sum())),
-        ]
-        for count, row, column in sorted(off, key=lambda found: -found[0])[:LISTED]
-    ]  # fmt: skip
-    caption = f"{item.domain}: the {len(rows)} largest confusions among {len(item.classes)} classes"
-    heads = [Head("True class"), Head("Predicted"), Head("Samples", "n"), Head("n of the true class", "n")]
-    return tag("div", data_table(heads, rows, caption=caption))
+from kdkit.core.evaluation.page.markup import Markup, join, percent, tag
+from kdkit.core.evaluation.page.samples import Change, Example, Flips, Shown
+from kdkit.core.evaluation.page.tables import Cell, Head, data_table, number
 
 
 def changed_samples(changes: Sequence[Change], flips: Sequence[Flips], parent: str, version: str) -> Markup:

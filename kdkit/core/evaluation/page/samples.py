@@ -1,4 +1,4 @@
-"""Single samples on the page: confusions, what changed since the parent, and examples of retrieval.
+"""Single samples on the page: what changed since the parent, and examples of retrieval.
 
 They are computed from the student's features that the evaluation has cached. Nothing is encoded here.
 """
@@ -6,8 +6,8 @@ They are computed from the student's features that the evaluation has cached. No
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,15 +40,6 @@ class Shown:
     name: str
     text: str = ""
     picture: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Counts (C, C) of one domain: row is the true class, column the predicted one."""
-
-    domain: str
-    classes: tuple[str, ...]
-    counts: Array
 
 
 @dataclass(frozen=True)
@@ -86,13 +77,11 @@ class Example:
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """Of the version's zero-shot and retrieval evaluations on one split."""
+    """Of the version's zero-shot and retrieval evaluations."""
 
-    confusions: tuple[Confusion, ...] = ()
     changes: tuple[Change, ...] = ()
     flips: tuple[Flips, ...] = ()
     examples: tuple[Example, ...] = ()
-    level: float = field(default=0.95)
 
 
 class NotCachedError(Exception):
@@ -113,30 +102,25 @@ def look_at_samples(
     """
     zero_shot = _first(reports, "zero-shot")
     retrieval = _first(reports, "retrieval")
-    if zero_shot is None:
-        absent["Confusion matrices"] = "They need an evaluation by the task 'zero-shot'."
+    if zero_shot is None or len(zero_shot.history) < 2:
+        needs = "an evaluation by the task 'zero-shot'" if zero_shot is None else "a parent to compare with"
+        absent["Most-changed samples"] = f"They need {needs}."
+        zero_shot = None
     if retrieval is None:
         absent["Retrieval examples"] = f"Run 'kdkit evaluate {chain[-1].name} --task retrieval' first."
     if zero_shot is None and retrieval is None:
         return None
     try:
-        table = load_index(project, reporter)
+        view = _Samples(project, load_index(project, reporter), chain)
     except KdkitError as error:
         absent["Single samples"] = f"The data cannot be read: {error.what}."
         return None
-    view = _Samples(project, table, chain)
-    confusions, changes, flips = tuple[Confusion, ...](), tuple[Change, ...](), tuple[Flips, ...]()
-    level = 0.95
+    changes, flips, examples = tuple[Change, ...](), tuple[Flips, ...](), tuple[Example, ...]()
     if zero_shot is not None:
-        level = next((s.level for m in zero_shot.evaluation.models for s in m.domains.values()), level)
         try:
-            confusions, changes, flips = view.classified(zero_shot)
+            changes, flips = view.changed(zero_shot)
         except (NotCachedError, KdkitError) as error:
-            absent["Confusion matrices and changed samples"] = _why(error, "zero-shot", chain[-1].name)
-        else:
-            if len(zero_shot.history) < 2:
-                absent["Most-changed samples"] = "The evaluation has no parent to compare with."
-    examples = tuple[Example, ...]()
+            absent["Most-changed samples"] = _why(error, "zero-shot", chain[-1].name)
     if retrieval is not None:
         try:
             examples = view.retrieved(retrieval)
@@ -144,7 +128,7 @@ def look_at_samples(
             absent["Retrieval examples"] = _why(error, "retrieval", chain[-1].name)
     if not project.registry.report.images:
         absent["Thumbnails"] = "This project keeps images out of reports ('report.images: true' in registry.yaml)."
-    return SampleFacts(confusions, changes, flips, examples, level)
+    return SampleFacts(changes, flips, examples)
 
 
 def _first(reports: Sequence[EvaluationReport], task: str) -> EvaluationReport | None:
@@ -178,38 +162,26 @@ class _Samples:
 
         return student_cache(self.project, self.versions[version], self.table, None, refuse)
 
-    def classified(
-        self, report: EvaluationReport
-    ) -> tuple[tuple[Confusion, ...], tuple[Change, ...], tuple[Flips, ...]]:
-        """Confusions of the version, and what changed since its parent, on the samples of the evaluation.
+    def changed(self, report: EvaluationReport) -> tuple[tuple[Change, ...], tuple[Flips, ...]]:
+        """What changed since the parent, on the samples of the evaluation.
 
         Raises:
             NotCachedError: features are missing, or predictions differ from the evaluation's.
         """
         prompts, scale = prompt_sets(self.project.registry, self.table), _logit_scale(report)
-        names = [name for name in report.history[-2:] if name in self.versions]
-        confusions, changes, flips = list[Confusion](), list[Change](), list[Flips]()
-        for domain in report.evaluation.domains:
-            scored = report.evaluation.model(report.version).domains.get(domain)
-            if scored is None:
-                continue
-            samples = self.of(scored.ids)
-            classes = tuple(prompts[domain])
+        changes, flips = list[Change](), list[Flips]()
+        for domain, scored in report.evaluation.model(report.version).domains.items():
+            samples, classes = self.of(scored.ids), tuple(prompts.get(domain, ()))
+            if any(sample.label not in classes for sample in samples):
+                continue  # several labels a sample, or none
             labels = np.array([classes.index(str(sample.label)) for sample in samples])
-            found = {name: self._probabilities(name, samples, prompts, domain, scale) for name in names}
-            after = found[report.version]
+            before, after = (self._probabilities(v, samples, prompts, domain, scale) for v in report.history[-2:])
             if not np.array_equal(after.argmax(axis=1) == labels, scored.outcomes["accuracy"] > 0.5):
                 raise NotCachedError("prompts, data or features have changed since the evaluation")
-            counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
-            np.add.at(counts, (labels, after.argmax(axis=1)), 1)
-            confusions.append(Confusion(domain, classes, counts))
-            if len(names) == 2:
-                before = found[names[0]]
-                own = _flips(domain, before, after, labels)
-                flips.append(own)
-                changes += self._changes(domain, classes, samples, labels, before, after)
+            flips.append(_flips(domain, before, after, labels))
+            changes += self._changes(domain, classes, samples, labels, before, after)
         largest = sorted(changes, key=lambda change: -abs(change.after - change.before))[:CHANGED]
-        return tuple(confusions), tuple(self._with_picture(change) for change in largest), tuple(flips)
+        return tuple(self._with_picture(change) for change in largest), tuple(flips)
 
     def _probabilities(
         self, version: str, samples: Sequence[Sample], prompts: PromptSets, domain: str, scale: float
@@ -240,8 +212,7 @@ class _Samples:
         ]
 
     def _with_picture(self, change: Change) -> Change:
-        sample = self.table.samples[self.row[change.sample.name]]
-        return Change(self.shown(sample), change.domain, change.label, change.predicted, change.before, change.after)
+        return replace(change, sample=self.shown(self.table.samples[self.row[change.sample.name]]))
 
     def retrieved(self, report: EvaluationReport) -> tuple[Example, ...]:
         """Per domain an image whose caption was found, and one whose caption was missed.
@@ -301,8 +272,3 @@ def _found_and_missed(score: DomainScore) -> list[int]:
     own = [x for name, x in score.outcomes.items() if name.startswith("image-to-text@") and "/" not in name]
     hits = np.sum(own, axis=0)
     return list(dict.fromkeys((int(hits.argmax()), int(hits.argmin()))))
-
-
-def summarize(flips: Sequence[Flips]) -> Mapping[str, int]:
-    """Totals over domains."""
-    return {name: sum(getattr(item, name) for item in flips) for name in ("count", "gained", "lost")}

@@ -75,7 +75,7 @@ def against_teachers(report: EvaluationReport) -> Markup:
     differences = evaluation.against_oracle.get(student.name, {})
     rows = []
     for domain in evaluation.domains:
-        if domain not in student.domains:
+        if metric not in getattr(student.domains.get(domain), "metrics", ()):
             continue
         score, value = student.domains[domain], student.domains[domain].metrics[metric]
         best = max(teachers, key=lambda t: _or_low(_value(t, domain, metric)), default=None)

@@ -13,7 +13,7 @@ from kdkit.core.base.result import Result, Section, format_size
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter
 from kdkit.core.evaluation.page.facts import collect_facts
-from kdkit.core.evaluation.page.page import render_page, section_titles
+from kdkit.core.evaluation.page.page import absent_parts, render_page, section_titles
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -87,4 +87,4 @@ def write_page(project: Project, version: str | None, file: Path | None, reporte
     with system_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-    return WrittenPage(facts.version, path, len(content), section_titles(facts), facts.absent)
+    return WrittenPage(facts.version, path, len(content), section_titles(facts), absent_parts(facts))

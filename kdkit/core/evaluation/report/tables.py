@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from kdkit.core.base.cells import Shade, shades
 from kdkit.core.base.result import Section, Table
 from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.retention import Retention
@@ -126,10 +127,17 @@ def _change_row(change: DomainChange) -> tuple[str, ...]:
 
 def _domains(evaluation: Evaluation) -> Table:
     shown = [m for m in evaluation.models if m.name != "oracle-on-test"]
-    rows: list[tuple[str, ...]] = []
-    for domain in evaluation.domains:
+    values = [model.values(evaluation.headline, evaluation.domains) for model in shown]
+    places = iter(shades([value for own in values for value in own]))
+    shade = [[next(places) for _ in own] for own in values]
+    rows: list[tuple[object, ...]] = []
+    for number, domain in enumerate(evaluation.domains):
         count = max(m.domains[domain].count for m in evaluation.models if domain in m.domains)
-        cells = [percent(m.values(evaluation.headline, (domain,))[0]) for m in shown]
+        best = max((own[number] for m, own in zip(shown, values, strict=True) if m.role == "teacher"), default=math.nan)
+        cells = [
+            Shade(percent(own[number]), shade[m][number], shown[m].role == "teacher" and own[number] >= best)
+            for m, own in enumerate(values)
+        ]
         rows.append((domain, *cells, str(count)))
     rows.append(("mean", *(percent(m.means.get(evaluation.headline, math.nan)) for m in shown), ""))
     headers = ("domain", *(m.name for m in shown), count_unit(_task(evaluation)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kdkit.core.base.cells import Shade, shades
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.contracts import Reporter, Silent, TrustBasis, TrustPolicySpec, TrustTable
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from kdkit.core.project.registry.schema import Registry
 
 PROBE = "probe"
+LEAST_WEIGHT = 0.005
+"""Smaller weights would print as 0.00 and are left out."""
 PROBE_NOTE = (
     f"{PROBE}: no text features; image features with {SHOTS} labels per class, cross-fitted on the calibration split"
 )
@@ -110,10 +113,18 @@ class TrustReport(Result):
     def sections(self) -> list[Section]:
         """Accuracy per domain and teacher, then the teachers that each policy admits."""
         table, weights, outcomes = self.table, self.chosen.weights, (self.chosen, *self.others)
+        shade = _shades(table)
         accuracy = [
             (
                 domain,
-                *(_accuracy_cell(table, t, m, weights.teachers[t, m]) for t in range(len(table.teachers))),
+                *(
+                    Shade(
+                        _accuracy_cell(table, t, m, weights.teachers[t, m]),
+                        shade[t, m],
+                        weights.teachers[t, m] >= LEAST_WEIGHT,
+                    )
+                    for t in range(len(table.teachers))
+                ),
                 *([_accuracy_cell(self.captions, 0, m, weights.captions[m])] if self.captions else []),
                 _percent(table.chance[m]),
                 str(table.count[m]),
@@ -177,7 +188,7 @@ class TrustReport(Result):
         names = [
             name if weight >= 0.995 else f"{name} {weight:.2f}"
             for name, weight in zip(teachers, weights, strict=True)
-            if weight >= 0.005  # less would print as 0.00
+            if weight >= LEAST_WEIGHT
         ]
         return ", ".join(names) or "none"
 
@@ -302,7 +313,12 @@ def _accuracy_cell(table: TrustTable, row: int, m: int, weight: float) -> str:
     if np.isnan(table.accuracy[row, m]):
         return "-"
     low, high = _percent(table.lower[row, m]), _percent(table.upper[row, m])
-    return f"{_percent(table.accuracy[row, m])} ({low}-{high})" + (" *" if weight > 0 else "")
+    return f"{_percent(table.accuracy[row, m])} ({low}-{high})" + (" *" if weight >= LEAST_WEIGHT else "")
+
+
+def _shades(table: TrustTable) -> np.ndarray[Any, Any]:
+    """(T, M) place of each accuracy between the lowest and the highest."""
+    return np.array(shades(table.accuracy.ravel().tolist())).reshape(table.accuracy.shape)
 
 
 def _percent(value: float) -> str:

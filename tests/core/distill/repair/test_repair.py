@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdkit.api.student import Distillation, VersionList
+from kdkit.api.student import Distillation
+from kdkit.api.versions import VersionList
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.evaluation.evaluate import evaluate_version

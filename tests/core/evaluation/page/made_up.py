@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdkit.core.contracts import DomainScore, ModelFeatures, Sample, TrustTable
+from kdkit.core.contracts import (
+    Calibration,
+    ConformalSets,
+    Confusion,
+    Curve,
+    DomainScore,
+    ModelFeatures,
+    ReliabilityBin,
+    Sample,
+    SubgroupScore,
+    TrustTable,
+)
 from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.continual import compute_continual_metrics
 from kdkit.core.evaluation.page.facts import PageFacts
-from kdkit.core.evaluation.page.samples import Change, Confusion, Example, Flips, SampleFacts, Shown
+from kdkit.core.evaluation.page.samples import Change, Example, Flips, SampleFacts, Shown
 from kdkit.core.evaluation.report import EvaluationReport
 from kdkit.core.evaluation.retention import measure_retention
 from kdkit.core.project.lineage import Lineage
@@ -38,10 +50,38 @@ class MadeUp:
             value, width = float(right.mean()), 1.96 * float(right.std()) / COUNT**0.5
             bounds = (max(0.0, value - width), min(1.0, value + width))
             ids = tuple(sample.id for sample in samples if sample.domain == domain)
-            scores.append(
-                DomainScore(domain, COUNT, {"accuracy": value}, {"accuracy": bounds}, 0.95, ids, {"accuracy": right})
+            score = DomainScore(
+                domain, COUNT, {"accuracy": value}, {"accuracy": bounds}, 0.95, ids, {"accuracy": right}
             )
+            scores.append(replace(score, **made_up_details(number, rng)))
         return scores
+
+
+def made_up_details(number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Calibration of all domains; subgroups, confusion and curves of some."""
+    edges = np.linspace(0.3, 1.0, 8)
+    bins = tuple(
+        ReliabilityBin(low, high, int(rng.integers(1, 12)), (low + high) / 2, float(rng.uniform(low - 0.2, high)))
+        for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    )
+    sets = ConformalSets(0.9, (0.91, 0.85, 0.95), (1.4, 1.2, 1.6), 0.0, 0.2, 100)
+    found: dict[str, Any] = {
+        "calibration": Calibration((0.12, 0.08, 0.2), (0.1, 0.07, 0.18), (0.4, 0.3, 0.5), bins, sets)
+    }
+    classes = ("normal", HOSTILE, LONG, "pneumonia") if number else tuple(f"class {n}" for n in range(30))
+    if number < 2:
+        counts = rng.integers(0, 30, (len(classes), len(classes)))
+        found["confusion"] = Confusion(classes, tuple(tuple(map(int, row)) for row in counts))
+        y = (1.0, 0.8, 0.75, 0.5)
+        low, high = tuple(v * 0.8 for v in y), tuple(min(1.0, v * 1.1) for v in y)
+        found["curves"] = (Curve(f"high {HOSTILE}", (0.0, 5.0, 9.0, 20.0), y, low, high, 31),)
+    if number < 4:
+        found["subgroups"] = (
+            SubgroupScore("sex", "F", 20, 0, {"accuracy": 0.8}, {"accuracy": (0.6, 0.95)}),
+            SubgroupScore("sex", HOSTILE, 17, 15, {"accuracy": 0.6}, {"accuracy": (0.4, 0.8)}),
+            SubgroupScore("sex", "unknown", 3, note="only 3 samples: too few to judge"),
+        )
+    return found
 
 
 def made_up_report(domains: Sequence[str], teachers: Sequence[str], history: Sequence[str]) -> EvaluationReport:
@@ -90,15 +130,10 @@ def made_up_facts(
     domains: Sequence[str], teachers: Sequence[str], history: Sequence[str], picture: bytes | None = None
 ) -> PageFacts:
     """All parts of a page, with hostile names and texts."""
-    rng = np.random.default_rng(1)
-    classes = ("normal", HOSTILE, LONG, "pneumonia")
-    counts = rng.integers(0, 30, (4, 4)) + np.diag([60, 40, 50, 70])
-    many = tuple(f"class {n}" for n in range(30))
     shown = Shown(HOSTILE, HOSTILE, picture)
     change = Change(shown, domains[0], HOSTILE, ("normal", LONG), 0.91, 0.03)
     better = Change(Shown("ct-0042", "a CT", picture), domains[-1], "normal", ("pneumonia", "normal"), 0.12, 0.97)
     samples = SampleFacts(
-        confusions=(Confusion(domains[0], classes, counts), Confusion(LONG, many, rng.integers(0, 9, (30, 30)))),
         changes=(change, better),
         flips=tuple(Flips(domain, COUNT, 3, 2) for domain in domains),
         examples=(Example(shown, domains[0], 7, 120, ((HOSTILE, 0.31, False), ("a chest radiograph", 0.28, True))),),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdkit.api.student import VersionList
+from kdkit.api.versions import VersionList
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import LINEAGE, Versions
 from tests.lineages import lineage, write_version
