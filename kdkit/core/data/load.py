@@ -197,6 +197,14 @@ def _read_entry(project: Project, number: int, max_aspect: float | None) -> Load
                 readers |= {ref.reader for ref in images_of(item) if isinstance(ref, ImageLocation)}
         for reader in sorted(readers):
             image_reader(reader)
+        if not samples:
+            raise KdkitError(
+                "KD-DATA-150",
+                f"source '{entry.source}' found no sample",
+                where=str(location),
+                why=", ".join(f"{count} {what} skipped" for what, count in Counter(s.what for s in skipped).items()),
+                fix="correct the path or the options of the data entry, or remove it",
+            )
     kinds = _kinds(skipped, line_of(place, "data", number)) if skipped else ()
     return LoadedEntry(tuple(samples), general.skip_unreadable, kinds)
 

@@ -150,12 +150,22 @@ def _whole(array: StoredArray, file: Path) -> StoredArray:
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    shape, fortran, dtype = read_header(stream)
     if fortran or dtype.hasobject:
         raise ValueError("the array is in Fortran order, or holds Python objects")
     return shape, dtype
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is in Fortran order, and type of an array; its data are not read.
+
+    Raises:
+        ValueError: this is no array.
+    """
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(stream)
+    return found
 
 
 def check_images(array: StoredArray, file: Path, name: str) -> None:

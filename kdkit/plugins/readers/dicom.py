@@ -6,6 +6,7 @@ The steps are those of PS3.4, N.2: rescale or modality LUT, then VOI LUT or wind
 from __future__ import annotations
 
 import json
+import math
 from io import BytesIO
 from typing import Any
 
@@ -156,6 +157,8 @@ def _rescaled(dataset: Any, stored: NDArray[Any], frame: int) -> tuple[NDArray[A
     own = _group(dataset, frame, "PixelValueTransformationSequence") or dataset
     slope, intercept = _first(own.get("RescaleSlope")), _first(own.get("RescaleIntercept"))
     slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+    if not slope or not math.isfinite(slope) or not math.isfinite(intercept):
+        raise ValueError(f"a rescale by {slope:g} and {intercept:g}")  # all values would become one
     if (slope, intercept) == (1.0, 0.0):
         return stored, False
     return stored * slope + intercept, True

@@ -12,15 +12,19 @@ from kdkit.plugins.sources.rows import RowReader
 
 
 class CocoCaptions(RowReader):
-    """A sample per caption. The captions of an image are one group, so they never span two splits."""
+    """A sample per caption. The captions of an image are one group, unless images have a ``group`` of their own."""
 
     def rows(self) -> Iterator[tuple[str, Mapping[str, Any] | Skipped]]:
         """(file and annotation, row) pairs in the order of the annotations; a row has the fields of its image too."""
         record = json_object(self.location)
-        images = {
-            text_of(image, "id", f"{self.location}, image {number}"): image
-            for number, image in enumerate(self._objects(record, "images"), start=1)
-        }
+        images: dict[str, Mapping[str, Any]] = {}
+        for number, image in enumerate(self._objects(record, "images"), start=1):
+            where = f"{self.location}, image {number}"
+            key = text_of(image, "id", where)
+            if key in images:
+                fix = "give each image an id of its own: captions would belong to either"
+                raise KdkitError("KD-SRC-152", f"two images have the id {key}", where=where, fix=fix)
+            images[key] = image
         lacking = dict.fromkeys(images)
         for number, annotation in enumerate(self._objects(record, "annotations"), start=1):
             where = f"{self.location}, annotation {number}"
@@ -28,16 +32,19 @@ class CocoCaptions(RowReader):
             if key not in images:
                 yield where, Skipped("captions without an image", where, "correct image_id, or add the image")
                 continue
+            if "caption" not in annotation:
+                why, fix = f"fields: {', '.join(annotation)}", "give COCO's file of captions, not that of boxes"
+                raise KdkitError("KD-SRC-153", "an annotation without a caption", where=where, why=why, fix=fix)
             lacking.pop(key, None)
             image = images[key]
             yield (
                 where,
                 {
+                    "group": key,
                     **{name: value for name, value in image.items() if name not in ("id", "file_name")},
                     "id": f"{key}-{text_of(annotation, 'id', where)}",
                     "image": text_of(image, "file_name", where),
-                    "text": annotation.get("caption"),
-                    "group": key,
+                    "text": annotation["caption"],
                 },
             )
         for key in lacking:

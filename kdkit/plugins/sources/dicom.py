@@ -15,8 +15,8 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, Sample, Skipped, Split
 from kdkit.plugins.readers.windows import FILE, Window, read_window
 from kdkit.plugins.sources.dicom_index import Header, HeaderCache, is_dicom
-from kdkit.plugins.sources.fields import EXAMPLE, parse_split, read_fractions, stable_split
-from kdkit.plugins.sources.unreadable import raise_unreadable
+from kdkit.plugins.sources.fields import EXAMPLE, fill, parse_split, read_fractions, stable_split
+from kdkit.plugins.sources.tree import walk_files
 
 MODALITIES: Mapping[str, str] = {
     "CR": "x-ray", "CT": "ct", "DX": "x-ray", "ES": "endoscopy", "GM": "microscopy", "MG": "mammography", "MR": "mri",
@@ -30,7 +30,7 @@ Frames = int | Literal["all", "middle"]
 
 @dataclass(frozen=True)
 class DicomFolder:
-    """Samples in the order of the paths, then of the frames. Links to folders are not followed.
+    """Samples in the order of the paths, then of the frames. Links to folders are followed; hidden names are skipped.
 
     Attributes:
         location: the folder, or one file.
@@ -79,12 +79,16 @@ class DicomFolder:
         windows = {code.upper(): read_window(window, where) for code, window in (self.windows or {}).items()}
         headers, seen = HeaderCache(self.location, self.cache_folder, self.salt), dict[str, Path]()
         left_out = Counter[str]()
-        for path, relative in self._files():
+        for path in self._files():
+            if isinstance(path, Skipped):
+                yield path
+                continue
             if not is_dicom(path):
                 yield _no_dicom(path)
                 continue
             if path.name == "DICOMDIR":
                 continue
+            relative = path.name if path == self.location else path.relative_to(self.location).as_posix()
             header = headers.get(path, relative)
             id_ = f"{self.id_prefix}{header.modality.lower()}-{header.instance or _path_hash(relative)}"
             if skipped := self._skipped(header, path, id_, seen):
@@ -104,20 +108,15 @@ class DicomFolder:
             fix = "check the path, and the options frames and burned_in"
             raise KdkitError("KD-SRC-102", "no DICOM file with a picture here", where=where, why=why, fix=fix)
 
-    def _files(self) -> Iterator[tuple[Path, str]]:
-        """(file, its path below the location), hidden ones left out."""
+    def _files(self) -> Iterator[Path | Skipped]:
+        """The files, and what is passed over."""
         if self.location.is_file():
-            yield self.location, self.location.name
+            yield self.location
             return
         if not self.location.is_dir():
             fix = "check the path of the data entry; it is relative to registry.yaml"
             raise KdkitError("KD-SRC-103", "no such folder", where=str(self.location), fix=fix, code=ExitCode.MISSING)
-        for folder, folders, names in os.walk(self.location, onerror=raise_unreadable):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                path = Path(folder, name)
-                if not name.startswith(".") and path.is_file():
-                    yield path, path.relative_to(self.location).as_posix()
+        yield from walk_files(self.location)
 
     def _skipped(self, header: Header, path: Path, id_: str, seen: Mapping[str, Path]) -> Skipped | None:
         if header.skip:
@@ -196,11 +195,12 @@ def _no_dicom(path: Path) -> Skipped:
 
 def _fill(template: str, fields: Mapping[str, str], where: str) -> str:
     try:
-        return template.format(**fields)
-    except (KeyError, IndexError, ValueError) as error:
+        return fill(template, fields)
+    except (KeyError, ValueError) as error:
         names = ", ".join(f"{{{name}}}" for name in fields)
+        why = f"no {error} here" if isinstance(error, KeyError) else str(error)
         raise KdkitError(
-            "KD-SRC-105", f"the template '{template}' cannot be filled in", where=where, why=str(error),
+            "KD-SRC-105", f"the template '{template}' cannot be filled in", where=where, why=why,
             fix=f"it may use {names}",
         ) from error  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +17,13 @@ from kdkit.plugins.sources.fields import (
     read_fractions,
     stable_split,
 )
-from kdkit.plugins.sources.unreadable import raise_unreadable
+from kdkit.plugins.sources.tree import walk_files
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 NO_IMAGES = frozenset(
     {".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".html", ".pdf", ".py"}
 )
 """Endings of files that describe images; skipping them loses no image."""
-HIDDEN = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
-"""What file managers and archives leave, beside names with a leading dot."""
 
 
 def read_folder(
@@ -68,7 +65,7 @@ def read_folder(
     fractions = None if split_fractions is None else read_fractions(split_fractions, str(location))
     by_folder = split is None and fractions is None
     levels = [*(["split"] if by_folder else []), *([] if domain else ["domain"]), "label"]
-    found = list(_walk(location, tuple(ending.lower() for ending in endings)))
+    found = list(_files(location, tuple(ending.lower() for ending in endings)))
     paths = sorted(item for item in found if isinstance(item, Path))
     skipped = [item for item in found if isinstance(item, Skipped)]
     pattern = compile_pattern("group_pattern", group_pattern, str(location)) if group_pattern is not None else None
@@ -102,34 +99,22 @@ def read_folder(
             "no images in this folder",
             where=str(location),
             why=", ".join(f"{count} {what}" for what, count in counts.items()),
-            fix=f"the options expect {_shape(levels)}",
+            fix="; ".join(
+                dict.fromkeys([*(item.fix for item in skipped if item.fix), f"the options expect {_shape(levels)}"])
+            ),
         )
     for level in (level for level in levels if level != "split"):
         _refuse_split_names({path.relative_to(location).parts[levels.index(level)] for path in paths}, level, location)
     return samples + skipped
 
 
-def _walk(folder: Path, endings: tuple[str, ...], above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path | Skipped]:
-    """Image files below ``folder``, and what is skipped; ``above`` identifies the folders that lead to it."""
-    stat = os.stat(folder)
-    if (stat.st_dev, stat.st_ino) in above:
-        yield Skipped("links to a folder above them", str(folder), level="note")
-        return
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise_unreadable(error)
-    for path in (folder / name for name in names):
-        if path.name.startswith(".") or path.name in HIDDEN:
-            yield Skipped("hidden files and folders", str(path), level="note")
-        elif os.path.isdir(path):
-            yield from _walk(path, endings, (*above, (stat.st_dev, stat.st_ino)))
-        elif not os.path.isfile(path):
-            yield Skipped("broken links and special files", str(path), "remove them, or restore what they point to")
-        elif path.suffix.lower() in endings:
-            yield path
+def _files(folder: Path, endings: tuple[str, ...]) -> Iterator[Path | Skipped]:
+    """Image files below ``folder``, and what is skipped."""
+    for found in walk_files(folder):
+        if isinstance(found, Skipped) or found.suffix.lower() in endings:
+            yield found
         else:
-            yield _other_file(path)
+            yield _other_file(found)
 
 
 def _other_file(path: Path) -> Skipped:

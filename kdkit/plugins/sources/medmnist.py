@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, Sample, Skipped, Split
-from kdkit.plugins.readers.array import DAMAGED, check_images, find_array
+from kdkit.plugins.readers.array import DAMAGED, check_images, find_array, read_header
 from kdkit.plugins.sources.fields import fill_caption
+from kdkit.plugins.sources.records import refuse_pointer
 
 ORGANS = (
     "bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver", "lung-left", "lung-right",
@@ -84,6 +86,8 @@ def read_medmnist(
     for key in arrays:
         if not key.endswith((IMAGES, CLASSES)):
             yield Skipped("arrays", f"{location}[{key}]", level="note")
+        elif key.endswith(CLASSES) and key.removesuffix(CLASSES) not in parts:
+            yield Skipped("arrays of labels without images", f"{location}[{key}]", level="warning")
     for part in parts:
         file, array = arrays[part + IMAGES]
         stored = find_array(file, array)
@@ -113,13 +117,17 @@ def _arrays(location: Path) -> dict[str, tuple[Path, str]]:
     if location.is_dir():
         return {path.stem: (path, "") for path in sorted(location.glob("*.npy"))}
     try:
+        refuse_pointer(location)
         with zipfile.ZipFile(location) as archive:
-            return {name: (location, name) for name in (entry.removesuffix(".npy") for entry in archive.namelist())}
+            names = [entry.removesuffix(".npy") for entry in archive.namelist()]
     except FileNotFoundError:
         fix = "check the path of the data entry"
         raise KdkitError("KD-SRC-085", "no such file", where=str(location), fix=fix, code=ExitCode.MISSING) from None
     except DAMAGED as error:
         raise _wrong(location, str(error), "download the file again") from None
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise _wrong(location, f"two arrays are named {twice[0]}", "write the file again")
+    return {name: (location, name) for name in names}
 
 
 def _labels(
@@ -132,25 +140,34 @@ def _labels(
     try:
         if array:
             with zipfile.ZipFile(file) as archive, archive.open(f"{array}.npy") as member:
-                found = _read(member)
+                found = _read_labels(member, count)
         else:
             with open(file, "rb") as handle:
-                found = _read(handle)
+                found = _read_labels(handle, count)
     except DAMAGED as error:
-        raise _wrong(location, f"{part}{CLASSES}: {error}", "download the file again") from None
+        raise _wrong(location, f"{part}{CLASSES}: {error}", "labels are integers, a row per image") from None
     found = found[:, None] if found.ndim == 1 else found
-    if found.ndim != 2 or not found.shape[1] or len(found) != count or not np.issubdtype(found.dtype, np.integer):
-        why = f"{part}{CLASSES} has shape {found.shape} and type {found.dtype} for {count} images"
-        raise _wrong(location, why, "labels are integers, a row per image")
     several = found.shape[1] > 1
     most = found.shape[1] if several else int(found.max(initial=0)) + 1
-    if int(found.min(initial=0)) < 0 or (several and int(found.max(initial=0)) > 1) or most > len(names):
+    if int(found.min(initial=0)) < 0 or (several and int(found.max(initial=0)) > 1):
+        why = f"{part}{CLASSES} has values from {found.min()} to {found.max()}"
+        raise _wrong(location, why, "labels are 0, 1, ..., or flags 0 and 1 in several columns")
+    if most > len(names):
         why = f"{part}{CLASSES} needs {most} names, {len(names)} are known"
         raise _wrong(location, why, "name the labels 0, 1, ... by the option labels: [normal, pneumonia]")
     return found
 
 
-def _read(stream: IO[bytes]) -> NDArray[Any]:
+def _read_labels(stream: IO[bytes], count: int) -> NDArray[Any]:
+    """An array of ``count`` rows, whose header is checked before its data are read.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    shape, _, dtype = read_header(stream)
+    if len(shape) not in (1, 2) or shape[0] != count or 0 in shape[1:] or not np.issubdtype(dtype, np.integer):
+        raise ValueError(f"shape {shape} and type {dtype} for {count} images")
+    stream.seek(0)
     found: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return found
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import ImageLocation
+from kdkit.core.contracts import ImageLocation, Skipped
 from kdkit.plugins.readers.parquet_files import binary_leaf, open_parquet
+from kdkit.plugins.sources.records import refuse_pointer
+from kdkit.plugins.sources.rows import FIELDS
 from kdkit.plugins.sources.shards import ShardedRows
 
 ROWS = 4096
@@ -27,10 +29,13 @@ class ParquetRows(ShardedRows):
     """
 
     ending: ClassVar[str] = ".parquet"
+    alike: ClassVar[tuple[str, ...]] = (".pq", ".parq", ".arrow", ".feather")
 
-    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any] | Skipped]]:
         """(``file:row``, row) pairs; rows count from 1."""
+        yield from ((skipped.where, skipped) for skipped in self.other_files())
         for path in self.files():
+            refuse_pointer(path)
             with open_parquet(path) as file:
                 yield from self._rows_of(path, file)
 
@@ -52,6 +57,7 @@ class ParquetRows(ShardedRows):
                 why=", ".join(twice),
                 fix="rename one of them",
             )
+        self._refuse_types(schema, path)
         if not (binary_leaf(schema, column) or _is_plain(schema.field(column).type)):
             raise KdkitError(
                 "KD-SRC-112",
@@ -61,7 +67,7 @@ class ParquetRows(ShardedRows):
                 fix="write bytes (binary), the Hub's struct {bytes, path}, or paths as text",
             )
         in_cells, names = binary_leaf(schema, column) is not None, self._class_labels(schema)
-        kept = {*self.extra, *self.metadata}
+        kept = {*self.extra, *self.metadata, self.columns.get("extra", "extra")}
         if is_text_list(schema, label := self.columns.get("label", "label")):
             kept.add(label)
         wanted = [name for name in schema.names if name in kept or _is_plain(schema.field(name).type)]
@@ -78,6 +84,21 @@ class ParquetRows(ShardedRows):
                 if names:
                     row[LABELS] = names
                 yield where, self.with_split(row, path)
+
+    def _refuse_types(self, schema: Any, path: Path) -> None:
+        """Raises: KdkitError when a field's column has another type: without it, groups would span splits."""
+        for name in (name for name in FIELDS if name not in ("image", "extra", *self.constants)):
+            column = self.columns.get(name, name)
+            if name == "label" and is_text_list(schema, column):
+                continue
+            if column in schema.names and not _is_plain(schema.field(column).type):
+                raise KdkitError(
+                    "KD-SRC-151",
+                    f"the column '{column}' cannot be the {name} of a sample",
+                    where=str(path),
+                    why=f"its type is {schema.field(column).type}",
+                    fix=f"write it as text, or rename it, or name another column: columns: {{{name}: other}}",
+                )
 
     def _cell(self, path: Path, column: str, number: int, value: Any) -> dict[str, Any]:
         given = value.get("path") if isinstance(value, Mapping) else None
@@ -111,7 +132,7 @@ def is_text_list(schema: Any, column: str) -> bool:
 
 
 def _is_plain(kind: Any) -> bool:
-    """A text, a number or a flag: what a field can be."""
+    """A text, a number, a flag, or nothing at all: what a field can be."""
     import pyarrow as pa
 
     tests = (
@@ -121,7 +142,7 @@ def _is_plain(kind: Any) -> bool:
         pa.types.is_integer,
         pa.types.is_floating,
     )
-    return any(test(kind) for test in (*tests, pa.types.is_boolean, pa.types.is_dictionary))
+    return any(test(kind) for test in (*tests, pa.types.is_boolean, pa.types.is_dictionary, pa.types.is_null))
 
 
 def _batches(file: Any, columns: list[str], path: Path) -> Iterator[list[dict[str, Any]]]:

@@ -16,6 +16,7 @@ from typing import Any
 from kdkit.core.base.errors import ExitCode, KdkitError
 
 Record = Mapping[str, Any]
+POINTER = b"version https://git-lfs"
 
 
 def json_records(path: Path) -> Iterator[tuple[str, Record]]:
@@ -51,7 +52,7 @@ def json_object(path: Path) -> Record:
     """
     require_file(path)
     try:
-        value = json.loads(read_text(path))
+        value = parse_json(read_text(path))
     except (ValueError, RecursionError) as error:
         fix = "correct the file at this line"
         where = f"{path}:{getattr(error, 'lineno', 1)}"
@@ -82,6 +83,7 @@ def read_text(path: Path) -> str:
     Raises:
         KdkitError: with ``file:line``; the file has another encoding.
     """
+    refuse_pointer(path)
     content = path.read_bytes()
     encoding = json.detect_encoding(content[:4])
     try:
@@ -92,6 +94,38 @@ def read_text(path: Path) -> str:
         raise KdkitError("KD-SRC-032", "not UTF-8 text", where=where, why=str(error), fix=fix) from error
 
 
+def parse_json(text: str) -> Any:
+    """``json.loads``, which takes the last of several equal keys, but refuses these.
+
+    Raises:
+        ValueError: no valid JSON, or a key that occurs twice in an object.
+        RecursionError: nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key '{twice}' occurs twice in one object")
+    return found
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises: KdkitError when a pointer of Git LFS is in the place of a file."""
+    with open(path, "rb") as file:
+        if not file.read(len(POINTER)).startswith(POINTER):
+            return
+    raise KdkitError(
+        "KD-SRC-150",
+        "this is a pointer of Git LFS, not the file itself",
+        where=str(path),
+        fix="run 'git lfs pull' in that repository, or download the file itself",
+        code=ExitCode.MISSING,
+    )
+
+
 def jsonl_rows(path: Path) -> Iterator[tuple[int, Record]]:
     """(line number, object) pairs; raises KdkitError with ``file:line`` for anything else."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
@@ -100,7 +134,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, Record]]:
         where, fix = f"{path}:{number}", "write one JSON object per line"
         fix += " (this may be indented JSON)" * (line.strip() in ("[", "[{", "{"))
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except (ValueError, RecursionError) as error:
             raise KdkitError("KD-SRC-014", "not valid JSON", where=where, why=str(error), fix=fix) from error
         if not isinstance(row, dict):
@@ -110,7 +144,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, Record]]:
 
 def _items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
     """(place, value) of a list's items; ``json.loads`` would lose the places."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_unique)
 
     def skip(place: int) -> int:
         while place < len(text) and text[place].isspace():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -111,9 +112,10 @@ class RowReader:
         if self.split_fractions is not None:
             fractions = read_fractions(self.split_fractions, str(self.location))
         root = (self.location if self.location.is_dir() else self.location.parent) / self.image_root
-        found = False
+        found, left_out = False, Counter[str]()
         for where, row in self.rows():
             if isinstance(row, Skipped):
+                left_out[row.what] += 1
                 yield row
                 continue
             if row and all(isinstance(value, str) and not value.strip() for value in row.values()):
@@ -123,7 +125,8 @@ class RowReader:
             yield self._sample_or_skipped(row, where, root, fractions)
         if not found:
             fix = "write a row per sample, or remove the data entry"
-            raise KdkitError("KD-SRC-040", "no rows in this file", where=str(self.location), fix=fix)
+            why = ", ".join(f"{count} {what} skipped" for what, count in left_out.items())
+            raise KdkitError("KD-SRC-040", "no rows in this file", where=str(self.location), why=why, fix=fix)
 
     def require_location(self) -> None:
         """Raises: KdkitError when the location is not what the format needs."""

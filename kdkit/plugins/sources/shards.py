@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, ImageRef, Sample, Skipped
 from kdkit.plugins.sources.fields import Fractions
 from kdkit.plugins.sources.rows import RowReader
-from kdkit.plugins.sources.unreadable import raise_unreadable
+from kdkit.plugins.sources.tree import walk_files
 
 NO_LABEL = -1
 """The Hub's number for a sample without a label."""
@@ -21,7 +22,7 @@ NO_LABEL = -1
 
 @dataclass(frozen=True)
 class ShardedRows(RowReader):
-    """Rows of a file, or of all files with an ending in a folder, ordered by path.
+    """Rows of a file, or of all files with an ending in a folder, ordered by path. Links to folders are followed.
 
     Attributes:
         labels: names of labels that are numbers: 0, 1, ...
@@ -31,26 +32,21 @@ class ShardedRows(RowReader):
     labels: tuple[str, ...] | list[str] = ()
     skip_broken: bool = False
     ending: ClassVar[str]
+    alike: ClassVar[tuple[str, ...]] = ()
+    """Endings of files that hold such rows too, but are not read."""
     KEY: ClassVar[str] = "__key__"
     """Field of a row with the sample's name in its file, which is the id where no field has ids."""
 
     def files(self) -> list[Path]:
-        """The files, hidden ones left out.
+        """The files.
 
         Raises:
             KdkitError: there is none.
         """
-        if self.location.is_dir():
-            found = sorted(
-                path
-                for folder, folders, names in os.walk(self.location, onerror=raise_unreadable)
-                for path in (Path(folder, name) for name in _shown(folders, names) if name.endswith(self.ending))
-                if path.is_file()
-            )
-            if found:
-                return found
-        elif self.location.is_file():
+        if self.location.is_file():
             return [self.location]
+        if found := [path for path in self._found if isinstance(path, Path) and self._is_shard(path)]:
+            return found
         raise KdkitError(
             "KD-SRC-087",
             f"no {self.ending} file in this folder" if self.location.is_dir() else "no such file or folder",
@@ -59,13 +55,40 @@ class ShardedRows(RowReader):
             code=ExitCode.MISSING,
         )
 
+    def fits(self) -> bool:
+        """Whether the location is such a file, or a folder with one."""
+        return (
+            self._is_shard(self.location)
+            if self.location.is_file()
+            else any(isinstance(path, Path) and self._is_shard(path) for path in self._found)
+        )
+
+    def other_files(self) -> Iterator[Skipped]:
+        """What is beside the files in the folder."""
+        for path in self._found:
+            if isinstance(path, Skipped):
+                yield path
+            elif not self._is_shard(path):
+                lost = path.name.lower().endswith(self.alike)
+                what = f"files with the ending {path.suffix.lower()}" if path.suffix else "files without an ending"
+                fix = f"write them as {self.ending} files, or move them away" if lost else ""
+                yield Skipped(what, str(path), fix, "problem" if lost else "note")
+
+    @cached_property
+    def _found(self) -> list[Path | Skipped]:
+        return list(walk_files(self.location)) if self.location.is_dir() else []
+
+    def _is_shard(self, path: Path) -> bool:
+        return path.name.lower().endswith(self.ending)
+
     def require_location(self) -> None:
         self.files()
 
     def shard_name(self, file: Path) -> str:
         """Its path below the location without the ending; for ids."""
         below = self.location if self.location.is_dir() else self.location.parent
-        return file.relative_to(below).as_posix().removesuffix(self.ending)
+        name = file.relative_to(below).as_posix()
+        return name[: -len(self.ending)] if self._is_shard(file) else name
 
     def with_split(self, row: dict[str, Any], file: Path) -> dict[str, Any]:
         """``row`` with the split that its file's path names, if nothing else does.
@@ -115,12 +138,6 @@ class ShardedRows(RowReader):
     def _label_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         del row
         return tuple(self.labels)
-
-
-def _shown(folders: list[str], names: list[str]) -> list[str]:
-    """Names that are not hidden; hidden folders are left out of the walk."""
-    folders[:] = sorted(name for name in folders if not name.startswith("."))
-    return [name for name in names if not name.startswith(".")]
 
 
 def _whole_number(text: str) -> int | None:

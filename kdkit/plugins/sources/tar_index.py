@@ -6,6 +6,7 @@ library.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.plugins.sources.records import refuse_pointer
 
-VERSION = 2
+VERSION = 3
 NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.S)
 """Key and ending."""
 COMPRESSED = re.compile(rb"BZh[1-9]1AY&SY|\xfd7zXZ\x00")
@@ -68,8 +70,9 @@ def read_shard(path: Path, cache_folder: Path | None) -> Shard:
     """The content of a shard, from the cache if the file has not changed since.
 
     Raises:
-        KdkitError: it is compressed, so that no member can be read alone.
+        KdkitError: it is compressed, so that no member can be read alone, or a pointer of Git LFS.
     """
+    refuse_pointer(path)
     stat = os.stat(path)
     stamp = [VERSION, stat.st_size, stat.st_mtime_ns]
     cached = None
@@ -108,7 +111,7 @@ def _scan(path: Path) -> Shard:
                     _add(shard, archive, member)
                 end = archive.offset
             _require_end(file, end)
-        except (tarfile.TarError, OSError, ValueError) as error:
+        except (tarfile.TarError, OSError, ValueError, RecursionError) as error:  # headers of names call one another
             shard.broken = f"{error}{f', after {last}' if last else ''}"
             if shard.samples:  # members of the last sample may be missing
                 del shard.samples[next(reversed(shard.samples))]
@@ -151,7 +154,7 @@ def _add(shard: Shard, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Non
         text = content.read()
         if len(text) < member.size:
             raise tarfile.ReadError("unexpected end of data")
-        sample.texts[ending] = text.decode("utf-8", "surrogateescape")
+        sample.texts[ending] = text.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     elif ending in TEXTS:
         _note(shard, LONG, name)
     elif kind in OTHER_IMAGES:

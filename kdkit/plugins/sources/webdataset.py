@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation, Skipped
+from kdkit.plugins.sources.records import parse_json
 from kdkit.plugins.sources.shards import ShardedRows
 from kdkit.plugins.sources.tar_index import LINKS, LONG, Shard, ShardSample, read_shard
 
@@ -27,6 +27,7 @@ class WebDataset(ShardedRows):
     """
 
     ending: ClassVar[str] = ".tar"
+    alike: ClassVar[tuple[str, ...]] = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
     image: str | None = None
     shard_ids: bool = False
     cache_folder: Path | None = None
@@ -34,6 +35,7 @@ class WebDataset(ShardedRows):
     def rows(self) -> Iterator[tuple[str, Mapping[str, Any] | Skipped]]:
         """(``shard[key]``, fields) of every sample."""
         seen: dict[str, Path] = {}
+        yield from ((skipped.where, skipped) for skipped in self.other_files())
         for path in self.files():
             shard = read_shard(path, self.cache_folder)
             for skipped in self._left_out(path, shard):
@@ -112,7 +114,7 @@ class WebDataset(ShardedRows):
 
 def _fields(text: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise _broken("the .json is not valid JSON", where, FIX, str(error)) from error
     if not isinstance(found, dict):

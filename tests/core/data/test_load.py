@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kdkit.core.base.errors import KdkitError
@@ -59,6 +60,14 @@ def test_a_registry_without_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "registry.yaml").write_text("version: 1\n", encoding="utf-8")
     with raises_error("KD-DATA-007"):
         load_index(Project(tmp_path))
+
+
+def test_an_entry_without_any_sample_is_refused(tmp_path: Path) -> None:
+    empty = np.zeros((0, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "breastmnist.npz", train_images=empty, train_labels=empty[:, :1, 0], more=empty)
+    write_registry(tmp_path, [{"source": "medmnist", "path": "breastmnist.npz"}])
+    with raises_error("KD-DATA-150", mentions=("1", "arrays")):
+        read_sources(Project(tmp_path))
 
 
 def test_entries_keep_their_order(tmp_path: Path) -> None:

@@ -101,6 +101,12 @@ def test_frames(tmp_path: Path) -> None:
     assert len(digests) == 3
 
 
+def test_a_rescale_that_makes_all_values_one_is_damage(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", CT, **{**RESCALE, "RescaleSlope": 0}, WindowCenter=1, WindowWidth=9)
+    with raises_error("KD-DATA-020", where=str(path)):
+        gray(path)
+
+
 def test_enhanced_frames_have_their_own_rescale_and_window(tmp_path: Path) -> None:
     from pydicom.dataset import Dataset
 

@@ -39,6 +39,12 @@ def test_a_caption_is_a_sample(tmp_path: Path) -> None:
     ]
 
 
+def test_images_may_have_groups_of_their_own(tmp_path: Path) -> None:
+    images = [{**image, "group": "patient"} for image in COCO["images"]]
+    found = read("coco-captions", write(tmp_path / "a.json", images=images), **OPTIONS)
+    assert {one.extra["group"] for one in found} == {"patient"}
+
+
 def test_a_caption_without_an_image_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", annotations=[{"id": 1, "image_id": 7, "caption": "x"}, *COCO["annotations"]])
     found = read_all("coco-captions", path, **OPTIONS)
@@ -50,7 +56,9 @@ BAD = [
     ({"images": None}, "KD-DATA-024"),
     ({"annotations": [1]}, "KD-DATA-024"),
     ({"images": [{"file_name": "a.png"}]}, "KD-SRC-034"),
-    ({"annotations": [{"id": 1, "image_id": 0}]}, "KD-SRC-050"),
+    ({"annotations": [{"id": 1, "image_id": 0, "bbox": [1, 2, 3, 4]}]}, "KD-SRC-153"),
+    ({"annotations": [{"id": 1, "image_id": 0, "caption": " "}]}, "KD-SRC-050"),
+    ({"images": [*COCO["images"], {"id": 1, "file_name": "7.png"}]}, "KD-SRC-152"),
     ({"annotations": [{"id": 1, "caption": "x"}]}, "KD-SRC-034"),
     ({"images": [{"id": 0, "file_name": "../../a.png", "modality": "ct"}]}, "KD-SRC-036"),
     ({"annotations": []}, "KD-SRC-040"),

@@ -98,6 +98,7 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
         "DICOM files with burned-in texts": "warning",
         "DICOM files with several frames": "problem",
         "files that are no DICOM": "note",
+        "hidden files and folders": "note",
         "damaged DICOM files": "problem",
         "DICOM images without pixel data": "problem",
     }

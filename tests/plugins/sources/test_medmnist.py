@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +106,31 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
     np.savez(path, train_images=np.zeros((2, 8, 8), np.uint16), train_labels=np.zeros((2, 1), np.uint8))
     with raises_error("KD-SRC-081", where=f"{path}[train_images]"):
         read("medmnist", path)
+
+
+def test_labels_are_compared_with_the_images_before_they_are_read(tmp_path: Path) -> None:
+    """Ten kilobytes of a file that unpack to eight million labels."""
+    given = {**arrays(), "val_labels": np.zeros((8_000_000, 1), dtype=np.uint8)}
+    np.savez_compressed(tmp_path / "pneumoniamnist.npz", **given)
+    tracemalloc.start()
+    with raises_error("KD-SRC-086"):
+        read("medmnist", tmp_path / "pneumoniamnist.npz")
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+def test_arrays_that_no_image_uses_are_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pneumoniamnist.npz", **arrays(), test2_labels=np.zeros((2, 1), dtype=np.uint8))
+    found = read_all("medmnist", tmp_path / "pneumoniamnist.npz")
+    assert [(one.what, one.level) for one in found if isinstance(one, Skipped)] == [
+        ("arrays of labels without images", "warning")
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pneumoniamnist.npz", **arrays())
+    with zipfile.ZipFile(tmp_path / "pneumoniamnist.npz", "a") as archive:
+        archive.writestr("train_images.npy", archive.read("val_images.npy"))
+    with raises_error("KD-SRC-086"):
+        read("medmnist", tmp_path / "pneumoniamnist.npz")

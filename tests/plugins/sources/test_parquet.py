@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,29 @@ def test_columns_of_one_name_and_without_images_are_refused(tmp_path: Path) -> N
     write_table(pa.table({"image": pa.array([[b"x"]]), "text": ["a"]}), path)
     with raises_error("KD-SRC-112"):
         read("parquet", path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("label", [[1], [1, 2]] * 3),
+        ("text", [["one", "two"]] * 6),
+        ("group", [b"patient"] * 6),
+        ("id", [date(2026, 1, day) for day in range(1, 7)]),
+    ],
+)
+def test_fields_of_other_types_are_refused(tmp_path: Path, column: str, values: list[Any]) -> None:
+    """Left out, they would cost labels, or let a patient span two splits."""
+    path = write_parquet(tmp_path / "a.parquet", {**COLUMNS, column: values})
+    with raises_error("KD-SRC-151", where=str(path)):
+        read("parquet", path)
+    columns = {**COLUMNS, "odd": values}
+    with raises_error("KD-SRC-151"):
+        read("parquet", write_parquet(path, columns), columns={column: "odd"})
+    assert len(read("parquet", path)) == 6
+
+
+def test_extra_objects_and_empty_columns(tmp_path: Path) -> None:
+    columns = {**COLUMNS, "extra": [{"images": ["b.png"]}] * 6, "group": [None] * 6}
+    (first, *_) = read("parquet", write_parquet(tmp_path / "a.parquet", columns))
+    assert first.extra == {"images": [tmp_path / "b.png"]}

@@ -9,6 +9,7 @@ import pytest
 from kdkit.plugins.sources.questions import read_all
 from kdkit.plugins.sources.records import file_below, json_object, json_records, text_of
 from tests.errors import raises_error
+from tests.plugins.sources.files import read
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,8 @@ from tests.errors import raises_error
         ('[\n{"a": 1},\n7\n]', "KD-SRC-028", 3),
         ('{"a": 1}\n{"b": 2\n', "KD-SRC-014", 2),
         ('{\n"a": 1}', "KD-SRC-014", 1),
+        ('{"a": 1}\n{"b": 2, "c": {"d": 1, "d": 1}}', "KD-SRC-014", 2),
+        ('[\n{"a": 1},\n{"b": 2, "b": 3}]', "KD-SRC-033", 3),
         ('"a"', "KD-SRC-033", 1),
         ("", "KD-SRC-033", 1),
         ("[]", "KD-SRC-026", None),
@@ -82,3 +85,12 @@ def test_damaged_objects_are_reported(tmp_path: Path, content: bytes) -> None:
         {b'{\n"a": ': "KD-SRC-030", b"{\xff}": "KD-SRC-032", b"[1]": "KD-SRC-031"}.get(content, "KD-SRC-030")
     ):
         json_object(path)
+
+
+@pytest.mark.parametrize("source", ["csv", "jsonl", "coco-captions", "sharegpt", "webdataset", "parquet", "medmnist"])
+def test_pointers_of_git_lfs_are_named(tmp_path: Path, source: str) -> None:
+    path = tmp_path / "data"
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 417586\n")
+    options = {"task": "vqa", "modality": "ct"} if source == "sharegpt" else {}
+    with raises_error("KD-SRC-150", where=str(path)):
+        read(source, path, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -226,3 +227,19 @@ def test_a_label_without_a_name_is_refused(tmp_path: Path, label: bytes) -> None
     members = {"a.png": png(0), "a.txt": b"x", "a.json": json.dumps(FIELDS).encode(), "a.cls": label}
     with raises_error("KD-SRC-088"):
         read("webdataset", write_tar(tmp_path / "0.tar", members), labels=["normal", "cyst"])
+
+
+def test_byte_order_marks_are_no_text(tmp_path: Path) -> None:
+    members = {name: codecs.BOM_UTF8 * (not name.endswith(".png")) + content for name, content in TWO.items()}
+    assert read("webdataset", write_tar(tmp_path / "0.tar", members))[0].text == "a scan"
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_headers_that_call_one_another_are_damage(tmp_path: Path, kind: bytes) -> None:
+    """Python's tarfile reads the header after a long name by recursion."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 5
+    block = header.tobuf(tarfile.USTAR_FORMAT) + b"names".ljust(512, b"\0")
+    (tmp_path / "0.tar").write_bytes(block * 2000 + bytes(1024))
+    with raises_error("KD-SRC-091"):
+        read("webdataset", tmp_path / "0.tar")

@@ -31,7 +31,8 @@ def _json_able(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _template(text: str) -> str:
-    fields = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+    parts = list(string.Formatter().parse(text))
+    fields = [f"{name}{spec}{conversion or ''}" for _, name, spec, conversion in parts if name is not None]
     unknown = [name for name in fields if name not in {"label", "domain"}]
     if "label" not in fields or unknown:
         raise ValueError("a prompt template holds {label}, optionally {domain}, and no other braces")

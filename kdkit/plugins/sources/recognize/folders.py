@@ -14,10 +14,11 @@ from typing import Any
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import USUAL_SPLITS, Recognition, Skipped
 from kdkit.plugins.sources.dicom_index import is_dicom
-from kdkit.plugins.sources.folder import HIDDEN, IMAGES
+from kdkit.plugins.sources.folder import IMAGES
 from kdkit.plugins.sources.medmnist import LABELS
 from kdkit.plugins.sources.recognize.fields import FRACTIONS, describe_fields, translated, warn_of_numbers
 from kdkit.plugins.sources.recognize.tables import recognize_tables
+from kdkit.plugins.sources.tree import is_hidden, walk_files
 from kdkit.plugins.sources.webdataset import WebDataset
 
 FILES = 20_000
@@ -87,9 +88,9 @@ def recognize_dicom(path: Path) -> Recognition | None:
 
 def recognize_webdataset(path: Path) -> Recognition | None:
     """Tar files."""
-    if path.suffix.lower() != ".tar" and not (path.is_dir() and any(path.rglob("*.tar"))):
-        return None
     reader = WebDataset(path, skip_broken=True)
+    if not reader.fits():
+        return None
     rows = [row for _, row in islice(reader.rows(), SAMPLES) if not isinstance(row, Skipped)]
     loose = sum(1 for _ in _images(path)) if path.is_dir() else 0
     if FEW * loose > len(rows):
@@ -175,7 +176,7 @@ def _images(path: Path) -> Iterator[Path]:
     """Images in a folder: its own, and a share of each folder in it, so that none is missed."""
     folders = []
     for name in sorted(os.listdir(path)):
-        if _is_hidden(name):
+        if is_hidden(name):
             continue
         if os.path.isdir(path / name):
             folders.append(path / name)
@@ -186,15 +187,9 @@ def _images(path: Path) -> Iterator[Path]:
         yield from islice((file for file in _files(folder) if file.suffix.lower() in IMAGES), share)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in HIDDEN
-
-
 def _files(path: Path) -> Iterator[Path]:
     """Files below a folder, hidden ones left out."""
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        yield from (Path(folder, name) for name in sorted(names) if not _is_hidden(name))
+    return (found for found in walk_files(path) if isinstance(found, Path))
 
 
 def _some(values: list[str]) -> str:

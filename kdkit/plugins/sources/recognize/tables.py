@@ -56,7 +56,7 @@ def recognize_jsonl(path: Path) -> Recognition | None:
 
 def recognize_parquet(path: Path) -> Recognition | None:
     """A Parquet file, or a folder with such files."""
-    if path.suffix.lower() != ".parquet" and not (path.is_dir() and any(path.rglob("*.parquet"))):
+    if not ParquetRows(path).fits():
         return None
     files = ParquetRows(path).files()
     with open_parquet(files[0]) as opened:

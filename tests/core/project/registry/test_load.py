@@ -72,6 +72,7 @@ def test_sections_without_content_are_empty() -> None:
         ("version: 1\nteachers:\n\ta: {}\n", 3, ["YAML"]),
         ("version: 1\nprompts:\n  ct:\n  - no class\n", 4, ["{label}"]),
         ("version: 1\nprompts:\n  ct: ['{label} {x}']\n", 3, ["{label}"]),
+        ("version: 1\nprompts:\n  ct: ['{label:>999999999}']\n", 3, ["{label}"]),
         ("version: 1\nguard: {tolerance: -1}\n", 2, ["guard.tolerance"]),
         ("version: 1\nguard:\n  by: {sex: -1}\n", 3, ["guard.by.sex"]),
         ("version: 1\nprompts:\n  ct:\n    mass:\n    - '{x}'\n", 5, ["prompts.ct.mass.0"]),
