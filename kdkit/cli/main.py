@@ -288,3 +288,7 @@ def _report_bug(error: BaseException) -> None:
     )
     if not written:
         console.say(report)
+
+
+if __name__ == "__main__":
+    run()

@@ -40,6 +40,22 @@ def find_damage(path: Path) -> Damage | None:
     return Damage(f"cut off: it has {size:,} bytes" + (f" of {wanted:,}" if wanted else ""), "download it again")
 
 
+def find_missing_shards(folder: Path) -> list[str]:
+    """Files of weights that an index in ``folder`` names beside others that are there.
+
+    An index without any of its files belongs to weights of another format, which were not fetched.
+    """
+    missing = list[str]()
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            named = {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            continue  # the loader reports a damaged index
+        absent = sorted(name for name in named if Path(name).name == name and not (folder / name).exists())
+        missing += absent if len(absent) < len(named) else []
+    return missing
+
+
 def _expected_size(path: Path, size: int) -> int | None:
     """Bytes by the file's own account, 0 for an archive without its end; None if it has none."""
     with open(path, "rb") as file:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from kdkit.core.base.downloads import find_damage
+from kdkit.core.base.downloads import find_damage, find_missing_shards
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hashes import copy_hashed, sha256_of
 from kdkit.core.project.registry.lock import FileFact, safe_relative
@@ -209,6 +209,15 @@ def require_whole(folder: Path, where: str) -> None:
                 fix=damage.fix,
                 code=ExitCode.MISSING,
             )
+    if missing := find_missing_shards(folder):
+        raise KdkitError(
+            "KD-TEACH-150",
+            f"the weights of the model are not complete: {missing[0]} is missing",
+            where=where,
+            why=f"the index of the weights names {len(missing)} files that are not there",
+            fix="download the rest of the model",
+            code=ExitCode.MISSING,
+        )
 
 
 def require_same_files(folder: Path, expected: Mapping[str, FileFact], where: str, fix: str) -> None:

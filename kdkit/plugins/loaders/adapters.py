@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,8 @@ def merge_adapters(model: nn.Module, folder: Path) -> nn.Module:
 def _plain_settings(folder: Path) -> dict[str, Any]:
     """The settings that decide what is merged.
 
-    peft drops settings that it does not know, and others import the module that they name. So an unknown setting must
-    be empty or off.
+    peft drops settings that it does not know, and others import the module that they name. So any other setting must
+    have the value that changes nothing: null, or the default of peft, if that is empty or off.
 
     Raises:
         KdkitError: a setting is not understood.
@@ -100,15 +101,27 @@ def _plain_settings(folder: Path) -> dict[str, Any]:
     strange = [
         f"{name} {value!r}"[:80]
         for name, value in settings.items()
-        if value and name not in (*_UNDERSTOOD, *_WITHOUT_EFFECT)
+        if name not in (*_UNDERSTOOD, *_WITHOUT_EFFECT) and not _is_off(name, value)
     ]
     if settings.get("init_lora_weights") not in _PLAIN:
         strange.append(f"init_lora_weights {settings.get('init_lora_weights')!r}")
     if settings.get("peft_type") != "LORA":
         strange = [f"peft_type {settings.get('peft_type')!r}"]
     if strange:
-        raise _not_plain(folder, f"kdkit does not understand {', '.join(strange[:4])}")
+        raise _not_plain(folder, f"kdkit, with this version of peft, does not understand {', '.join(strange[:4])}")
     return {name: settings[name] for name in _UNDERSTOOD if name in settings}
+
+
+def _is_off(name: str, value: Any) -> bool:
+    """Whether a setting is null, or has a default of peft that is empty or off. Of another one, 0 may mean anything."""
+    from peft import LoraConfig
+
+    known = {field.name: field for field in fields(LoraConfig)}
+    if value is None or name not in known:
+        return value is None
+    made = known[name].default_factory
+    default = known[name].default if made is MISSING else made()
+    return not value and bool(value == default)
 
 
 def _require_fit(folder: Path, missing: Collection[str], unexpected: Collection[str]) -> None:
@@ -125,7 +138,8 @@ def _not_plain(folder: Path, why: str) -> KdkitError:
         "these adapters are not plain LoRA",
         where=str(folder / ADAPTERS),
         why=why,
-        fix="merge them where they were trained (merge_and_unload), and add the merged model",
+        fix="update peft if a newer one wrote them (pip install --upgrade peft); or merge them where they were trained"
+        " (merge_and_unload), and add the merged model",
     )
 
 

@@ -27,6 +27,7 @@ SOURCES = (
 """Name, factory in this package, summary."""
 RECOGNIZERS = {
     **dict.fromkeys(("csv", "jsonl", "parquet"), "tables"),
+    "coco-captions": "captions",
     **dict.fromkeys(("folder", "webdataset", "medmnist", "dicom"), "folders"),
 }
 """Source -> the module of :mod:`kdkit.plugins.sources.recognize` that recognizes its data."""
@@ -39,7 +40,13 @@ def kdkit_sources() -> list[SourceSpec]:
             name=name,
             summary=summary,
             factory=f"kdkit.plugins.sources.{factory}",
-            recognizer=f"{__name__}.recognize.{RECOGNIZERS[name]}:recognize_{name}" if name in RECOGNIZERS else "",
+            recognizer=_recognizer(name),
         )
         for name, factory, summary in SOURCES
     ]
+
+
+def _recognizer(name: str) -> str:
+    if name not in RECOGNIZERS:
+        return ""
+    return f"{__name__}.recognize.{RECOGNIZERS[name]}:recognize_{name.replace('-', '_')}"

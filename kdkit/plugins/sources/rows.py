@@ -242,7 +242,7 @@ class RowReader:
                 fix=f"name its column by the option columns, or set {EXAMPLE}",
             )
         if fractions is not None:
-            fix = "remove split_fractions, or the column"
+            fix = f"remove split_fractions (the option splits renames splits: {{{given}: train}}), or rename the column"
             raise KdkitError("KD-SRC-044", "this row has a split, but split_fractions is set", where=where, fix=fix)
         name = self.splits.get(given, given)
         return parse_split(

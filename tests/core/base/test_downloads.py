@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from kdkit.core.base.downloads import find_damage
+from kdkit.core.base.downloads import find_damage, find_missing_shards
 
 
 @pytest.fixture(params=["w.safetensors", "w.pt", "config.json"])
@@ -46,3 +47,14 @@ def test_every_cut_of_weights_is_found(whole: Path) -> None:
 def test_texts_may_be_empty(tmp_path: Path) -> None:
     (tmp_path / "merges.txt").touch()
     assert find_damage(tmp_path / "merges.txt") is None
+
+
+def test_missing_shards_are_named_unless_none_is_there(tmp_path: Path) -> None:
+    shards = [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+    weight_map = {"a": shards[0], "b": shards[1], "c": shards[2]}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert find_missing_shards(tmp_path) == []  # weights of another format
+    (tmp_path / shards[0]).touch()
+    assert find_missing_shards(tmp_path) == shards[1:]
+    (tmp_path / "model.safetensors.index.json").write_text("[")
+    assert find_missing_shards(tmp_path) == []

@@ -107,6 +107,7 @@ def test_every_adapter_must_have_a_place(folder: Path, change: str) -> None:
         {"alora_invocation_tokens": [1, 2]},
         {"megatron_config": {"hidden_size": 8}, "megatron_core": "chosen_by_the_file"},
         {"scaling_of_a_newer_peft": 0.5},
+        {"scaling_of_a_newer_peft_that_is_off": False},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -117,8 +118,8 @@ def test_settings_that_change_more_than_a_plain_sum_are_refused(folder: Path, ch
 
 
 def test_settings_that_are_off_are_no_obstacle(folder: Path) -> None:
-    """A newer peft writes settings that this one does not know."""
-    edit(folder / "adapter_config.json", use_newer_lora=False, newer_config=None, megatron_core="chosen_by_the_file")
+    """A newer peft writes null for settings that this one does not know; of others, 0 and false may mean anything."""
+    edit(folder / "adapter_config.json", use_qalora=False, newer_config=None, megatron_core="chosen_by_the_file")
     load_transformers_clip(folder)
     assert "chosen_by_the_file" not in sys.modules
 

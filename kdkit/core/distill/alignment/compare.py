@@ -25,6 +25,7 @@ from kdkit.core.distill.alignment.fit import (
 from kdkit.core.distill.model.student import anchored
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import Indices
+from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.recipe import NamedPart
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def compare_aligners(
     names = [catalogue.spec(AlignerSpec, name).name for name in names] or catalogue.names("aligner")
     stored = _stored(project, teacher, load_index(project, reporter))
     width = dim or student_width(project)
-    fit, held = _split(stored[0], seed)
+    fit, held = _split(stored[0], seed, extraction_hint(project.registry, project.lock, teacher))
     reports = []
     for number, name in enumerate(names):
         reporter.progress("fitting aligners", number, len(names), name)
@@ -165,14 +166,14 @@ def _dual(column: Column, index: SampleIndex) -> TeacherTargets:
     )
 
 
-def _split(teacher: TeacherTargets, seed: int) -> tuple[Indices, Indices]:
+def _split(teacher: TeacherTargets, seed: int, hint: str) -> tuple[Indices, Indices]:
     """Samples for fitting and for measuring."""
     has = np.flatnonzero(teacher.rows >= 0).astype(np.int64)
     if len(has) < 20:
         raise KdkitError(
             "KD-DIST-004",
             f"'{teacher.name}' has features of {len(has)} training samples; measuring aligners needs 20",
-            fix=f"kdkit features extract {teacher.name}",
+            fix=hint,
             code=ExitCode.MISSING,
         )
     mixed = np.random.default_rng(seed).permutation(subsample(has, FIT_ROWS, seed))

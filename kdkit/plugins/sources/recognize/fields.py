@@ -67,10 +67,14 @@ def describe_fields(
         complete: ``rows`` are all rows of the table.
 
     Raises:
-        KdkitError: there is neither a text nor a label.
+        KdkitError: there is neither a text nor a label, or a field has other values.
     """
     present = list(dict.fromkeys(column for row in rows for column in row if column != image))
     known = [column for column in present if all(_is_text(row.get(column)) for row in rows)]
+    for own in ("text", "label", "group", "split"):  # the readers take columns of these names unasked
+        odd = next((n for n, row in enumerate(rows) if not _can_be(own, row.get(own))), None)
+        if odd is not None:
+            raise _odd_value(where, own, rows[odd][own], odd + 1)
     found = {field: find_column(field, known) for field in ("text", "label", "group", "domain", "split")}
     columns = {"image": image} if image and image != "image" else {}
     columns |= {field: found[field] or "" for field in ("text", "label", "group") if found[field]}
@@ -96,7 +100,7 @@ def describe_fields(
         options["caption"] = CAPTION
         says.append(f"texts: '{CAPTION}', since no column has them")
     if splits is None:
-        chosen, splits = _describe_split(rows, found["split"], columns, says, complete)
+        chosen, splits = _describe_split(rows, found["split"], columns, says, complete, where)
         options |= chosen
     warns = [] if found["text"] else warn_of_numbers(values_of(rows, found["label"] or ""))
     if found["group"]:
@@ -110,6 +114,22 @@ def describe_fields(
 def _is_text(value: Any) -> bool:
     """What the readers of tables take for a text, or for an empty cell."""
     return value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _can_be(field: str, value: Any) -> bool:
+    """Whether a reader takes the value for the field; several labels are findings."""
+    several = field == "label" and isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return several or _is_text(value)
+
+
+def _odd_value(where: str, column: str, value: Any, number: int) -> KdkitError:
+    return KdkitError(
+        "KD-SRC-154",
+        f"the column '{column}' has values that are neither texts nor whole numbers",
+        where=where,
+        why=f"{value!r:.80} in row {number}",
+        fix="write them as texts; or rename the column, if it is not the field of that name",
+    )
 
 
 def _nothing_to_learn(where: str, image: str, present: Sequence[str], known: Sequence[str]) -> KdkitError:
@@ -143,7 +163,7 @@ def _warn_of_spans(groups: Sequence[Any], splits: Sequence[str]) -> list[str]:
 
 
 def _describe_split(
-    rows: Sequence[Row], column: str | None, columns: dict[str, str], says: list[str], complete: bool
+    rows: Sequence[Row], column: str | None, columns: dict[str, str], says: list[str], complete: bool, where: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Options, and the split of each row by its column."""
     named = values_of(rows, column) if column else []
@@ -151,6 +171,17 @@ def _describe_split(
         columns["split"] = column
         says.append(f"splits: {_some(named)} (column '{column}')")
         return translated(named, complete), named
+    if column == "split":  # the readers take it unasked
+        odd = [value for value in dict.fromkeys(named) if value.lower() not in USUAL_SPLITS]
+        empty = len(rows) - len(named)
+        raise KdkitError(
+            "KD-SRC-155",
+            "the column 'split' does not name a split in each row",
+            where=where,
+            why=f"it has {_some(odd)}" if odd else f"it is empty in {empty} of {len(rows)} rows",
+            fix="write train, calibration or test; or rename the column, and a hash splits the rows; or write the data "
+            f"entry yourself with the option splits: {{{odd[0] if odd else 'fold1'}: train, ...}}",
+        )
     says.append("splits: 80 % train, 10 % calibration, 10 % test, by a stable hash of the group or id")
     return {"split_fractions": FRACTIONS}, []
 

@@ -75,7 +75,7 @@ def recognize_parquet(path: Path) -> Recognition | None:
     split = "split" in rows[0] and "split" not in schema.names if rows else False
     options, says, warns = describe_fields(
         keep,
-        _name(path),
+        name_of(path),
         str(files[0]),
         image=image,
         splits=[str(row["split"]) for row in rows] if split else None,
@@ -85,7 +85,7 @@ def recognize_parquet(path: Path) -> Recognition | None:
     if split:
         says.append("splits: by the names of files and folders")
     if not cells:
-        options |= _root(files[0], path if path.is_dir() else path.parent, values_of(rows, image))
+        options |= find_images(files[0], path if path.is_dir() else path.parent, values_of(rows, image))
     return Recognition(path, options, tuple(says), 90 if path.is_file() else 80, tuple(warns))
 
 
@@ -97,14 +97,19 @@ def _manifest(file: Path, path: Path, rows: Rows, options: dict[str, Any], says:
         if path.is_dir():
             return None
         raise _no_images(file, columns)
-    root = _root(file, file.parent, values_of(found, image))
-    described, more, warns = describe_fields(found, _name(file), str(file), image=image, complete=len(found) < ROWS)
+    root = find_images(file, file.parent, values_of(found, image))
+    described, more, warns = describe_fields(found, name_of(file), str(file), image=image, complete=len(found) < ROWS)
     says = [f"table: {file.name}, images in the column '{image}' below {root.get('image_root', '.')}", *says, *more]
     certainty = 90 if path.is_file() else 85
     return Recognition(file, {**described, **root, **options}, tuple(says), certainty, tuple(warns))
 
 
-def _root(file: Path, folder: Path, values: Sequence[str]) -> dict[str, str]:
+def find_images(file: Path, folder: Path, values: Sequence[str]) -> dict[str, str]:
+    """The option ``image_root`` of a table, if its images are elsewhere than in ``folder``.
+
+    Raises:
+        KdkitError: they are nowhere near, or in several folders.
+    """
     root = find_root(folder, values, str(file))
     if root is None:
         raise KdkitError(
@@ -129,7 +134,7 @@ def _some_rows(rows: Rows) -> list[Mapping[str, Any]]:
     return [row for _, row in islice(rows, ROWS) if not isinstance(row, Skipped)]
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
     """A domain: the name of the file, or of its folder if the file is named after a split or 'samples'."""
     general = (*USUAL_SPLITS, "samples", "data", "metadata", "labels", "images", "index", "manifest")
     return path.parent.name if path.stem.lower() in general and path.parent.name else path.stem

@@ -62,8 +62,9 @@ def test_teachers_and_aligners_that_cannot_be_measured(folder: Project, tmp_path
     assert caught.value.code == ExitCode.MISSING
     with raises_error("KD-PLUG-003", mentions=("'procrustus'",)):
         compare_aligners(folder, "narrow", ["procrustus"], dim=8)
-    with raises_error("KD-DIST-004", mentions=("19",)):
+    with raises_error("KD-DIST-004", mentions=("19",)) as caught:
         compare_aligners(make_project(tmp_path, samples=19), "narrow", dim=8)
+    assert "kdkit features extract narrow" in caught.value.fix
 
 
 def test_live_teachers_take_no_part(tmp_path: Path) -> None:

@@ -110,7 +110,10 @@ def test_classes_without_names_are_warned_about() -> None:
 
 
 def test_only_values_that_readers_take_are_recognized() -> None:
-    for column, value in (("label", 0.0), ("captions", ["a"]), ("text", True)):
+    for column, value in (("dx", 0.0), ("captions", ["a"]), ("report", True)):
         with raises_error("KD-SRC-106", where="x") as caught:
             describe_fields([{"image": "a.png", column: value}], "ct", "x", image="image")
         assert caught.value.why.endswith(column)
+    for column, value in (("label", 0.0), ("text", True)):
+        with raises_error("KD-SRC-154", where="x"):
+            describe_fields([{"image": "a.png", "caption": "a scan", column: value}], "ct", "x", image="image")

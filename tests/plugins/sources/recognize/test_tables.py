@@ -101,3 +101,22 @@ def test_parquet_cells_and_paths(folder: Path, tmp_path: Path) -> None:
     assert [one.split for one in found] == ["test"] * 6 + ["train"] * 6
     assert found[0].text == "a hub image of cyst"
     assert recognize_parquet(tmp_path / "scans" / "pictures") is None
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "id"),
+    [
+        ("label", [1.5, "cyst"], "KD-SRC-154"),
+        ("text", [["one", "two"], "three"], "KD-SRC-154"),
+        ("group", [True, False], "KD-SRC-154"),
+        ("split", ["fold1", "fold2"], "KD-SRC-155"),
+        ("split", ["train", ""], "KD-SRC-155"),
+    ],
+)
+def test_columns_that_the_reader_would_refuse_are_told_at_once(
+    folder: Path, column: str, values: list[Any], id: str
+) -> None:
+    rows = [{**row, "image": row["file"], column: values[n % 2]} for n, row in enumerate(ROWS)]
+    path = write_manifest(folder / "samples.jsonl", rows)
+    with raises_error(id, where=str(path), mentions=(f"'{column}'",)):
+        recognize_jsonl(path)

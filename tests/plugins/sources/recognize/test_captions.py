@@ -1,0 +1,54 @@
+"""Captions in COCO's form are recognized, and then read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdkit.plugins.sources.recognize.captions import recognize_coco_captions
+from tests.core.features.small import paint
+from tests.errors import raises_error
+from tests.plugins.sources.files import read
+
+IMAGES = [{"id": n, "file_name": f"{n}.png", "modality": "ct"} for n in range(3)]
+CAPTIONS = [{"id": n, "image_id": n // 2, "caption": f"caption {n}"} for n in range(4)]
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    for image in IMAGES:
+        paint(folder / "pictures" / str(image["file_name"]), seed=1)
+    path = folder / "captions_train.json"
+    path.write_text(json.dumps({"images": IMAGES, "annotations": CAPTIONS, **changes}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("by", ["file", "folder"])
+def test_captions_are_recognized(tmp_path: Path, by: str) -> None:
+    path = write(tmp_path)
+    found = recognize_coco_captions(path if by == "file" else tmp_path)
+    assert found is not None
+    assert found.path == path
+    assert found.options["image_root"] == "pictures"
+    samples = read("coco-captions", path, **found.options)
+    assert [(one.id, one.text, one.domain) for one in samples[:2]] == [
+        ("0-0", "caption 0", "ct"),
+        ("0-1", "caption 1", "ct"),
+    ]
+    assert len(found.warns) == 1  # image 2 has no caption
+
+
+def test_other_files(tmp_path: Path) -> None:
+    path = write(tmp_path, annotations=[{"id": 1, "image_id": 0, "bbox": [1, 2, 3, 4]}])
+    with raises_error("KD-SRC-153"):
+        recognize_coco_captions(path)
+    path = write(tmp_path, images=[{"id": 0, "file_name": "gone.png"}], annotations=CAPTIONS[:1])
+    with raises_error("KD-SRC-107", where=str(path)):
+        recognize_coco_captions(path)
+    (tmp_path / "other.json").write_text('{"info": {}, "rows": []}', encoding="utf-8")
+    assert recognize_coco_captions(tmp_path / "other.json") is None
+    assert recognize_coco_captions(tmp_path) is None  # two files
+    (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
+    assert recognize_coco_captions(tmp_path / "list.json") is None
