@@ -30,6 +30,7 @@ from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.locations import file_of, image_reader, images_of
 from kdkit.core.data.names import near_miss
 from kdkit.core.data.option_types import check_types
+from kdkit.core.data.rules import apply_rules, read_rules
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.plugin_system.failures import plugin_errors
 from kdkit.core.project.project import Project
@@ -43,12 +44,16 @@ CACHE_FOLDER = "cache_folder"
 
 @dataclass(frozen=True)
 class EntryOptions:
-    """Options that every data entry takes, beside those of its source; see :class:`ImageOptions`."""
+    """Options that every data entry takes, beside those of its source; see :class:`ImageOptions` and
+    :mod:`~kdkit.core.data.rules`."""
 
     skip_unreadable: bool = False
     frame: int | None = None
     max_pixels: int | None = None
     jpeg_min_side: int | None = None
+    domain_by: Mapping[str, Any] | None = None
+    label_by: Mapping[str, Any] | None = None
+    text_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,10 @@ def _read_entry(project: Project, number: int, max_aspect: float | None) -> Load
             else:
                 samples.append(_with_options(_checked(item, entry.source), general, max_aspect))
                 readers |= {ref.reader for ref in images_of(item) if isinstance(ref, ImageLocation)}
+        if rules := read_rules(general.domain_by, general.label_by, general.text_by, project.root):
+            ruled = list(apply_rules(samples, rules, location if location.is_dir() else location.parent))
+            samples = [item for item in ruled if isinstance(item, Sample)]
+            skipped += [item for item in ruled if isinstance(item, Skipped)]
         for reader in sorted(readers):
             image_reader(reader)
         if not samples:
