@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ from kdkit.core.base.result import Result, ResultRows, Section, Table
 
 if TYPE_CHECKING:
     from kdkit.core.distill.cost_estimate import Estimate
+    from kdkit.core.distill.loop.sampler import DomainUse
     from kdkit.core.distill.plan.types import CorrectionSchedule, Plan
     from kdkit.core.distill.promotion import Outcome
     from kdkit.core.evaluation.best_of_n.select import SelectedAnswer  # noqa: F401  # named in quotes
@@ -28,7 +30,14 @@ class DistillPlan(Result):
 
     def to_json(self) -> dict[str, Any]:
         """The plan, with ``estimate``."""
-        return {**self.plan.to_json(), "estimate": self.estimate.to_json()}
+        domains = {name: asdict(use) for name, use in self._domains.items()}
+        return {**self.plan.to_json(), "domains": domains, "estimate": self.estimate.to_json()}
+
+    @property
+    def _domains(self) -> Mapping[str, DomainUse]:
+        from kdkit.core.distill.loop.sampler import use_of_domains
+
+        return use_of_domains(self.plan)
 
     def sections(self) -> list[Section]:
         """Teachers, samples, schedule, cost."""
@@ -66,7 +75,15 @@ class DistillPlan(Result):
             steps += f" in micro-batches ({micro})"
         if plan.parent is None:
             steps += f" ({settings.steps * plan.batch_size / len(plan.samples):.1f} epochs)"
-        return [*parts, f"{steps}, learning rate {settings.lr:g}, seed {settings.seed}", "", self.estimate.text()]
+        parts.append(f"{steps}, learning rate {settings.lr:g}, seed {settings.seed}")
+        return [*parts, "", self._use(), "", self.estimate.text()]
+
+    def _use(self) -> Section:
+        """How often batches draw each domain."""
+        rows = [(name, use.samples, use.drawn, f"{use.passes:.1f}") for name, use in self._domains.items()]
+        limit = self.plan.recipe.sampling.max_per_group
+        times = "times each" if limit is None else f"passes, {limit} of a group in each"
+        return Table(("domain", "samples", "drawn", times), rows, "lrrr")
 
     def _teachers(self) -> Section:
         rows = [
@@ -139,6 +156,7 @@ class Distillation(Result):
             "scores": lineage["scores"],
             "retention": lineage["retention"],
             "repair": lineage["repair"],
+            "drawn": lineage["data"]["drawn"],
             "seconds": lineage["training"]["seconds"],
         }
 
@@ -146,6 +164,9 @@ class Distillation(Result):
         """The verdict, scores and retention."""
         lineage = self.outcome.version.lineage
         scores: list[Section] = [_scores_line(lineage.scores)]
+        if lineage.data.drawn:
+            seen = (f"{name} {count / lineage.data.samples[name]:.1f}" for name, count in lineage.data.drawn.items())
+            scores.append(f"times that each sample was seen: {', '.join(seen)}")
         if lineage.correction:
             scores.append(f"{_corrected_line(lineage.correction)}: {self.folder / lineage.correction.file}")
         scores += [*self._retention(), *_repair_sections(lineage)]

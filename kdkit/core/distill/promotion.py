@@ -24,6 +24,7 @@ from kdkit.core.contracts import Reporter, Student
 from kdkit.core.distill.guard_tasks import STUDENT
 from kdkit.core.distill.judge import Judge, Judgement
 from kdkit.core.distill.loop.checkpoint import Progress, task_tensors
+from kdkit.core.distill.loop.sampler import use_of_domains
 from kdkit.core.distill.model.task import DistillTask
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
@@ -192,6 +193,7 @@ def _lineage(project: Project, run: TrainedRun, name: str, evaluation: Evaluatio
             domains_without_rehearsal=plan.domains_without_rehearsal,
             licenses=tuple(sorted({entry.license for entry in registry.data if entry.license})),
             captions=dict(plan.captions) if run.inventory.learns_alone else {},
+            drawn={} if plan.correction else {name: use.drawn for name, use in use_of_domains(plan).items()},
         ),
         training=TrainingRecord(
             steps=plan.settings.steps,

@@ -100,6 +100,8 @@ class DataRecord(JsonRecord):
         domains_without_rehearsal: known domains that nothing in this run repeats.
         licenses: of the data entries that name one.
         captions: domain -> weight of the samples' own texts; empty if no loss reads them.
+        drawn: domain -> samples that batches drew from it, repetitions included; of a run with corrections empty.
+            Steps of a repair come on top.
     """
 
     samples: Mapping[str, int]
@@ -111,6 +113,7 @@ class DataRecord(JsonRecord):
     domains_without_rehearsal: tuple[str, ...]
     licenses: tuple[str, ...] = ()
     captions: Mapping[str, float] = field(default_factory=dict)
+    drawn: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

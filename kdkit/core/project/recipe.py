@@ -52,6 +52,9 @@ class SamplingPart(Part):
     """Domains are drawn with probability ~ size ** domain_power: 1 proportional to size, 0 uniform."""
     domains_per_batch: Annotated[int, Field(ge=1)] | None = None
     """Domains per batch; null for all, 1 for domain-pure batches."""
+    max_per_group: Annotated[int, Field(ge=1)] | None = None
+    """Samples of a group (patient), at most, in one pass over its domain, drawn anew in each; null for all. A domain's
+    size, and an epoch, count no more of them."""
 
 
 class OptimizerPart(Part):

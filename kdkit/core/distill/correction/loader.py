@@ -217,6 +217,7 @@ def _with_corrected(pool: SamplePool, source: Indices, corrected: Indices) -> Sa
         pool,
         indices=np.concatenate([pool.indices, more]),
         domain=np.concatenate([pool.domain, pool.domain[found]]),
+        group=None if pool.group is None else np.concatenate([pool.group, pool.group[found]]),
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from kdkit.core.distill.plan.types import Indices, SamplePool
+from kdkit.core.distill.plan.types import Indices, Plan, SamplePool
 
 
 class BatchSampler:
@@ -40,6 +42,43 @@ class BatchSampler:
             raise IndexError(step)
         return np.concatenate([stream.take(step) for stream in self._streams])
 
+    def drawn(self) -> dict[int, int]:
+        """Domain -> samples that all steps together draw from it."""
+        found: dict[int, int] = {}
+        for stream in self._streams:
+            for domain, count in stream.drawn().items():
+                found[domain] = found.get(domain, 0) + count
+        return found
+
+
+@dataclass(frozen=True)
+class DomainUse:
+    """How a run uses a domain.
+
+    Attributes:
+        samples: its training samples.
+        drawn: samples that batches draw from it, repetitions included.
+        passes: how often a sample is seen: ``drawn`` by the samples of one pass, of which each group has at most
+            ``max_per_group``.
+    """
+
+    samples: int
+    drawn: int
+    passes: float
+
+
+def use_of_domains(plan: Plan) -> dict[str, DomainUse]:
+    """Domain -> how the plan's batches use it, before corrections and repair."""
+    sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=plan.settings.seed)
+    drawn, sizes, samples = sampler.drawn(), Counter[int](), Counter[int]()
+    for pool in plan.pools:
+        sizes.update(pool.pass_sizes())
+        samples.update(pool.domain.tolist())
+    return {
+        plan.domains[domain]: DomainUse(samples[domain], drawn.get(domain, 0), drawn.get(domain, 0) / sizes[domain])
+        for domain in sorted(samples)
+    }
+
 
 def split_batch(shares: Sequence[float], batch_size: int) -> list[int]:
     """Whole numbers that sum to ``batch_size``, as near to the shares as possible (largest remainder).
@@ -59,7 +98,11 @@ class _PoolStream:
     def __init__(self, pool: SamplePool, size: int, steps: int, *, seed: int, number: int) -> None:
         self._seed, self._number = seed, number
         domains = np.unique(pool.domain)
+        self._domains: list[int] = domains.tolist()
         self._members = [pool.indices[pool.domain == domain] for domain in domains]
+        self._groups = None if pool.group is None else [pool.group[pool.domain == domain] for domain in domains]
+        self._limit, sizes = pool.max_per_group, pool.pass_sizes()
+        self._lengths = [sizes[domain] for domain in self._domains]
         counts = self._draw_counts(pool, size, steps)
         self._ends = np.cumsum(counts, axis=0)
         self._starts = self._ends - counts
@@ -67,7 +110,7 @@ class _PoolStream:
 
     def _draw_counts(self, pool: SamplePool, size: int, steps: int) -> Indices:
         """(steps, domains): how many samples each step takes from each domain."""
-        mass = np.array([len(members) for members in self._members], dtype=float) ** pool.domain_power
+        mass = np.array(self._lengths, dtype=float) ** pool.domain_power
         rng = np.random.default_rng([self._seed, self._number, 0])
         if pool.domains_per_batch is None or pool.domains_per_batch >= len(mass):
             return rng.multinomial(size, mass / mass.sum(), size=steps).astype(np.int64)
@@ -76,6 +119,10 @@ class _PoolStream:
             chosen = rng.choice(len(mass), size=pool.domains_per_batch, replace=False, p=mass / mass.sum())
             row[chosen] = split_batch([1.0] * len(chosen), size)
         return counts
+
+    def drawn(self) -> dict[int, int]:
+        """Domain -> samples of all steps."""
+        return dict(zip(self._domains, self._ends[-1].tolist(), strict=True))
 
     def take(self, step: int) -> Indices:
         parts = [
@@ -86,7 +133,7 @@ class _PoolStream:
         return np.concatenate(parts)
 
     def _slice(self, domain: int, start: int, end: int) -> Indices:
-        length = len(self._members[domain])
+        length = self._lengths[domain]
         first, last = start // length, (end - 1) // length
         stream = np.concatenate([self._permutation(domain, epoch) for epoch in range(first, last + 1)])
         return stream[start - first * length : end - first * length]
@@ -97,5 +144,17 @@ class _PoolStream:
             # Later steps need only the current epoch and its neighbors.
             self._permutations = {k: v for k, v in self._permutations.items() if k[0] != domain or k[1] >= epoch - 1}
             rng = np.random.default_rng([self._seed, self._number, 1, domain, epoch])
-            self._permutations[key] = rng.permutation(self._members[domain])
+            self._permutations[key] = self._members[domain][self._order(domain, rng)]
         return self._permutations[key]
+
+    def _order(self, domain: int, rng: np.random.Generator) -> Indices:
+        """Places of one pass in random order; of each group the first ones, as many as it may have."""
+        order: Indices = rng.permutation(len(self._members[domain]))
+        if self._groups is None or self._limit is None:
+            return order
+        groups = self._groups[domain][order]
+        by_group = np.argsort(groups, kind="stable")
+        _, starts, counts = np.unique(groups[by_group], return_index=True, return_counts=True)
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[by_group] = np.arange(len(order)) - np.repeat(starts, counts)
+        return order[rank < self._limit]

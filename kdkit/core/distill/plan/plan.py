@@ -15,6 +15,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.distill.plan.better_teachers import better_teachers
 from kdkit.core.distill.plan.inventory import WITHOUT_TEACHERS, TeachingInventory
 from kdkit.core.distill.plan.types import Indices, Mask, Plan, PlannedTeacher, SamplePool, TrainSettings
+from kdkit.core.evaluation.sampling import sample_groups
 from kdkit.core.project.recipe import PreviousPart, Recipe
 from kdkit.core.project.versions import Version
 
@@ -69,9 +70,10 @@ def make_plan(
     better = better_teachers(inventory, teachers, parent)
     fresh = None if parent is None else _fresh(recipe, inventory, train, taught, teachers, better, parent, skipped)
     batch_size = min(recipe.optimizer.batch_size, len(train))
-    whole = recipe.optimizer.length(len(train))
+    everything = _all_samples(recipe, inventory, train)
+    whole = recipe.optimizer.length(sum(everything.pass_sizes().values()))
     steps = whole if fresh is None else max(1, math.ceil(_length(recipe, float(fresh.mean())) * whole))
-    pools = _pools(recipe, inventory, train, fresh, steps / whole)
+    pools = _pools(recipe, everything, fresh, steps / whole)
     plan = Plan(
         recipe=recipe,
         parent=None if parent is None else parent.name,
@@ -85,6 +87,7 @@ def make_plan(
         fresh=len(pools[-1].indices),
         replayed=sum(len(pool.indices) for pool in pools[:-1]),
         skipped_samples=skipped,
+        domains=inventory.index.domains,
         batch_size=batch_size,
         settings=_settings(recipe, steps, increment=parent is not None, seed=seed),
         digest="",
@@ -187,26 +190,28 @@ def _length(recipe: Recipe, fresh: float) -> float:
     return min(increment.steps, increment.exposure * fresh / (1 - increment.replay))
 
 
-def _pools(
-    recipe: Recipe, inventory: TeachingInventory, train: Indices, fresh: Mask | None, length: float
-) -> tuple[SamplePool, ...]:
+def _all_samples(recipe: Recipe, inventory: TeachingInventory, train: Indices) -> SamplePool:
+    """The pool of a run from scratch."""
+    sampling, group = recipe.sampling, None
+    if sampling.max_per_group is not None:
+        group = sample_groups([inventory.index.samples[row] for row in train])
+    domain = inventory.index.domain_index[train]
+    power, mixed = sampling.domain_power, sampling.domains_per_batch
+    return SamplePool(train, domain, 1.0, power, mixed, group, sampling.max_per_group)
+
+
+def _pools(recipe: Recipe, everything: SamplePool, fresh: Mask | None, length: float) -> tuple[SamplePool, ...]:
     """Replayed samples first, fresh ones last; ``fresh`` None: a run from scratch.
 
     No fresh sample is shown more than ``increment.oversample`` times as often as in a run from scratch.
     """
-
-    def pool(chosen: Mask, share: float) -> SamplePool:
-        indices = train[chosen]
-        domain = inventory.index.domain_index[indices]
-        return SamplePool(indices, domain, share, recipe.sampling.domain_power, recipe.sampling.domains_per_batch)
-
     if fresh is None:
-        return (pool(np.ones(len(train), dtype=bool), 1.0),)
+        return (everything,)
     increment = recipe.increment
     if not increment.replay or fresh.all():
-        return (pool(fresh, 1.0),)
+        return (everything.part(fresh, 1.0),)
     share = min(1 - increment.replay, increment.oversample * float(fresh.mean()) / length)
-    return (pool(~fresh, 1 - share), pool(fresh, share))
+    return (everything.part(~fresh, 1 - share), everything.part(fresh, share))
 
 
 def _previous(recipe: Recipe, *, replays: bool, unrehearsed: Sequence[str]) -> PreviousPart:
@@ -276,4 +281,6 @@ def _digest(plan: Plan, inventory: TeachingInventory, parent: Version | None, st
     for pool in plan.pools:
         digest.update(inventory.index.digests[pool.indices].tobytes())
         digest.update(pool.domain.tobytes())
+        if pool.group is not None:
+            digest.update(pool.group.tobytes())
     return digest.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ class SamplePool:
         domain_power: domains are drawn with probability proportional to (their size) ** domain_power:
             1 keeps the data's proportions, 0 makes all domains equal.
         domains_per_batch: how many domains one batch mixes; None for all.
+        group: equal numbers for samples of one group (patient), same length; None if ``max_per_group`` is None.
+        max_per_group: samples of a group, at most, in one pass over its domain; others follow in later passes. A
+            domain's size counts no more of them.
     """
 
     indices: Indices
@@ -36,6 +39,23 @@ class SamplePool:
     share: float = 1.0
     domain_power: float = 1.0
     domains_per_batch: int | None = None
+    group: Indices | None = None
+    max_per_group: int | None = None
+
+    def part(self, chosen: Mask, share: float) -> SamplePool:
+        """A pool of the ``chosen`` samples alone."""
+        group = None if self.group is None else self.group[chosen]
+        return replace(self, indices=self.indices[chosen], domain=self.domain[chosen], group=group, share=share)
+
+    def pass_sizes(self) -> dict[int, int]:
+        """Domain -> samples of one pass over it."""
+        if self.group is None or self.max_per_group is None:
+            domains, counts = np.unique(self.domain, return_counts=True)
+        else:
+            pairs, sizes = np.unique(np.stack([self.domain, self.group]), axis=1, return_counts=True)
+            domains, places = np.unique(pairs[0], return_inverse=True)
+            counts = np.bincount(places, np.minimum(sizes, self.max_per_group)).astype(np.int64)
+        return dict(zip(domains.tolist(), counts.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -144,6 +164,7 @@ class Plan:
         finished: the version that this plan has made already, if any.
         idle_losses: losses of the recipe that a batch of this size cannot teach.
         domains_not_judged: domains that the run trains and the calibration split cannot measure.
+        domains: names of the domain numbers in ``pools``.
     """
 
     recipe: Recipe
@@ -165,6 +186,7 @@ class Plan:
     domains_not_judged: tuple[str, ...] = ()
     idle_losses: tuple[str, ...] = ()
     finished: str | None = None
+    domains: tuple[str, ...] = ()
 
     @property
     def new_teachers(self) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.core.distill.loop.sampler import BatchSampler, split_batch
+from kdkit.core.distill.loop.sampler import BatchSampler, DomainUse, split_batch, use_of_domains
 from kdkit.core.distill.plan.types import SamplePool
 
 
@@ -71,3 +73,45 @@ def test_shares_of_two_pools() -> None:
 def test_a_pool_without_a_place_in_the_batch_is_left_out() -> None:
     schedule = BatchSampler([pool([5], share=1.0), pool([5], offset=50, share=1e-9)], batch_size=4, steps=3, seed=0)
     assert all((schedule[step] < 50).all() for step in range(3))
+
+
+def test_no_group_exceeds_its_limit_in_a_pass_and_all_samples_are_seen_in_time() -> None:
+    groups = np.array([0] * 20 + [1] * 5 + [2, 3, 4] + [5, 5, 6])
+    limited = pool([28, 3], group=groups, max_per_group=4)
+    assert limited.pass_sizes() == {0: 4 + 4 + 3, 1: 3}
+    schedule = BatchSampler([limited], batch_size=7, steps=200, seed=1)
+    seen = np.concatenate([schedule[step] for step in range(200)])
+    for members, size in ((np.arange(28), 11), (np.arange(28, 31), 3)):
+        stream = seen[np.isin(seen, members)]
+        for start in range(0, len(stream) - size + 1, size):
+            one_pass = stream[start : start + size]
+            assert len(set(one_pass.tolist())) == size
+            assert np.bincount(groups[one_pass]).max() <= 4
+            assert len(set(groups[one_pass].tolist())) == len(set(groups[members].tolist()))
+    assert set(seen.tolist()) == set(range(31))
+    counts = np.bincount(seen, minlength=31)
+    assert counts[:20].max() < counts[25:28].min()  # of the large group each is seen less often
+    backwards = BatchSampler([limited], batch_size=7, steps=200, seed=1)
+    assert backwards[150].tolist() == schedule[150].tolist()
+    assert backwards[3].tolist() == schedule[3].tolist()
+
+
+def test_without_large_groups_a_limit_changes_nothing() -> None:
+    plain = BatchSampler([pool([10, 4])], batch_size=5, steps=20, seed=2)
+    limited = BatchSampler([pool([10, 4], group=np.arange(14), max_per_group=1)], batch_size=5, steps=20, seed=2)
+    assert all(plain[step].tolist() == limited[step].tolist() for step in range(20))
+
+
+def test_how_often_domains_are_drawn_is_known_before() -> None:
+    pools = [pool([30, 10], domain_power=0.5, share=0.75), pool([0, 12, 6], offset=40, share=0.25)]
+    schedule = BatchSampler(pools, batch_size=8, steps=50, seed=0)
+    domain = np.concatenate([one.domain for one in pools])
+    rows = np.concatenate([schedule[step] for step in range(50)])
+    drawn = {number: int((domain[rows] == number).sum()) for number in range(3)}
+    assert schedule.drawn() == drawn
+    settings_ = SimpleNamespace(steps=50, seed=0)
+    plan = SimpleNamespace(pools=pools, batch_size=8, settings=settings_, domains=("ct", "mr", "us"))
+    assert use_of_domains(plan) == {  # type: ignore[arg-type]
+        name: DomainUse(samples, drawn[number], drawn[number] / samples)
+        for number, (name, samples) in enumerate({"ct": 30, "mr": 22, "us": 6}.items())
+    }
