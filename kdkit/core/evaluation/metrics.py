@@ -94,6 +94,36 @@ def average_precision(positive: Array, scores: Floats, counts: Array | None = No
         return np.asarray((gained * precision).sum(axis=0) / hits[-1], dtype=np.float64)
 
 
+def decisions(positive: Array, chosen: Array, counts: Array | None = None) -> tuple[Floats, Floats, Floats]:
+    """Precision, recall and F1 of one class: (R,) each, 0 where undefined, as scikit-learn's.
+
+    Args:
+        positive, chosen: (N,) bool, whether the sample is of the class, and is said to be; counts: as :func:`accuracy`.
+    """
+    counts = _once(positive) if counts is None else counts
+    right, said, true = (mask.astype(np.float64) @ counts for mask in (positive & chosen, chosen, positive))
+    precision, recall, f1 = (
+        np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+        for a, b in ((right, said), (right, true), (2 * right, said + true))
+    )
+    return precision, recall, f1
+
+
+def sensitivity_at(specificity: float, positive: Array, scores: Floats, counts: Array | None = None) -> Floats:
+    """(R,) the highest share of positive samples at or above a threshold that keeps ``specificity``: at most
+    ``1 - specificity`` of the others reach it. NaN without positive or without other samples."""
+    counts = _once(scores) if counts is None else counts
+    order = np.argsort(-scores, kind="stable")
+    ranked, right, drawn = scores[order], np.asarray(positive)[order][:, None], counts[order].astype(np.float64)
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    hits = np.cumsum(np.where(right, drawn, 0.0), axis=0)[ends]
+    false = np.cumsum(np.where(right, 0.0, drawn), axis=0)[ends]
+    allowed = false <= (1 - specificity) * false[-1] + 1e-9
+    best = np.where(allowed, hits, 0.0).max(axis=0)
+    defined = (hits[-1] > 0) & (false[-1] > 0)
+    return np.asarray(np.divide(best, hits[-1], out=np.full(len(best), np.nan), where=defined), dtype=np.float64)
+
+
 def _mann_whitney(positive: Floats, negative: Floats, times_positive: Array, times_negative: Array) -> Floats:
     order = np.argsort(negative, kind="stable")
     # below[k]: draws of the k lowest negatives. float32 is exact up to 2^24 and twice as fast.
