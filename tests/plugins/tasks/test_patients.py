@@ -28,16 +28,8 @@ def bags(count: int, split: str, images: int = 3, one: bool = False) -> list[Sam
         label = ("ill", "well")[n % 2]
         for image in range(images):
             shows = label if not one or image == n % images else "nothing"
-            found.append(
-                sample(
-                    f"{split}{n}-{image}",
-                    shows,
-                    label=label,
-                    split=split,
-                    group=f"{split}{n}",
-                    image=f"{split}{n}-{image}",
-                )
-            )
+            name, group = f"{split}{n}-{image}", f"{split}{n}"
+            found.append(sample(name, shows, label=label, split=split, group=group, image=name))
     return found
 
 

@@ -59,9 +59,8 @@ def test_figures_equal_scikit_survivals() -> None:
     (x, event, time), (rows, died, at) = parts(train), parts(test)
     x, rows = x.astype(np.float64), rows.astype(np.float64)
     scale = np.sqrt(x.var(axis=0).sum() / np.linalg.matrix_rank(x - x.mean(axis=0)))
-    direct = CoxPHSurvivalAnalysis(alpha=1.0, ties="efron").fit(
-        (x - x.mean(axis=0)) / scale, Surv.from_arrays(event, time)
-    )
+    direct = CoxPHSurvivalAnalysis(alpha=1.0, ties="efron")
+    direct.fit((x - x.mean(axis=0)) / scale, Surv.from_arrays(event, time))
     risk = direct.predict((rows - x.mean(axis=0)) / scale)
     assert score.metrics["c-index"] == pytest.approx(concordance_index_censored(died, at, risk)[0], abs=1e-6)
     for share in (0.25, 0.5, 0.75):

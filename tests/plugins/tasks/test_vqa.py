@@ -21,9 +21,8 @@ def questions(count: int, split: str) -> list[Sample]:
         kind, which = n % 2, (n // 2) % 2
         answer = (("yes", "no"), ("Lung.", "liver"))[which][kind]
         facts: dict[str, Any] = {"question": QUESTIONS[which], "answer": answer}
-        found.append(
-            sample(f"{split}{n}", ("ct lung", "mr liver")[kind], split=split, image=f"{split}{n}", metadata=facts)
-        )
+        name, shows = f"{split}{n}", ("ct lung", "mr liver")[kind]
+        found.append(sample(name, shows, split=split, image=name, metadata=facts))
     return found
 
 
