@@ -83,6 +83,8 @@ from kdkit.core.contracts.samples import (
     Sample,
     Skipped,
     Split,
+    columns_of,
+    question_of,
 )
 from kdkit.core.contracts.specs import (
     AlignerSpec,
@@ -187,6 +189,8 @@ __all__ = [
     "TrustPolicy",
     "TrustPolicySpec",
     "TrustTable",
+    "columns_of",
     "known_facts",
+    "question_of",
     "sources_of",
 ]

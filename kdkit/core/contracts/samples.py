@@ -136,3 +136,20 @@ class Sample:
     origin: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
     image_options: ImageOptions = ImageOptions()
+
+
+def columns_of(sample: Sample) -> dict[str, str]:
+    """The metadata of a sample, and texts and numbers of its ``extra``, by name."""
+    own = sample.extra.get(METADATA)
+    found = {**sample.extra, **(own if isinstance(own, Mapping) else {})}
+    return {
+        name: str(value).strip()
+        for name, value in found.items()
+        if isinstance(value, str | int | float) and str(value).strip()
+    }
+
+
+def question_of(sample: Sample) -> str:
+    """The question about a sample's image that its metadata hold; empty without one."""
+    metadata = sample.extra.get(METADATA)
+    return str(metadata.get(QUESTION) or "") if isinstance(metadata, Mapping) else ""

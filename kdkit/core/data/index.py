@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.base.journal import SampleKey
-from kdkit.core.contracts import FINDINGS, METADATA, QUESTION, SPLITS, Sample, Split
+from kdkit.core.contracts import FINDINGS, SPLITS, Sample, Split, question_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +125,6 @@ class SampleIndex:
         if labeled is not None:
             chosen &= (self.label_index >= 0) == labeled
         return np.flatnonzero(chosen).astype(np.int64)
-
-
-def question_of(sample: Sample) -> str:
-    """The question about a sample's image that its metadata hold; empty without one."""
-    metadata = sample.extra.get(METADATA)
-    return str(metadata.get(QUESTION) or "") if isinstance(metadata, Mapping) else ""
 
 
 def text_key(text: str) -> str:

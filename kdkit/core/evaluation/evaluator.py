@@ -28,13 +28,14 @@ from kdkit.core.contracts import (
     Split,
     StudentSpec,
     TaskSpec,
+    columns_of,
+    question_of,
 )
-from kdkit.core.data.index import question_of
 from kdkit.core.data.prompts import finding_sets, prompt_sets
 from kdkit.core.evaluation.answers import StoredAnswers, StudentAnswers
 from kdkit.core.evaluation.features import StoredFeatures, StudentFeatures
 from kdkit.core.evaluation.scoring import Subgroups
-from kdkit.core.evaluation.subgroups import columns_of, read_subgroups
+from kdkit.core.evaluation.subgroups import read_subgroups
 from kdkit.core.evaluation.zero_shot import Prompts
 from kdkit.core.plugin_system.catalogue import resolve
 

@@ -111,6 +111,32 @@ def mutual_ranks(image: Array, text: Array, right: Integers) -> tuple[Integers, 
         return _Ranking(images, texts, pairs).ranks()
 
 
+def at_least_as_near(image: Array, text: Array, right: Array) -> Array:
+    """(N, T) bool: whether each caption is at least as near to an image as the image's own caption (within
+    :data:`TIE`), as a float64 matrix of all similarities would say.
+
+    Args:
+        image, right: (N, D) float32 unit rows of images and of their own captions.
+        text: (T, D) float32 unit rows.
+    """
+    similarity = image @ text.T
+    own = np.einsum("nd,nd->n", image, right, dtype=np.float64)
+    margin = _margin(image.shape[1])
+    near = similarity > (own + margin)[:, None]
+    row, column = np.nonzero((similarity > (own - margin)[:, None]) & ~near)
+    for start in range(0, len(row), _PAIRS):
+        r, c = row[start : start + _PAIRS], column[start : start + _PAIRS]
+        near[r, c] = np.einsum("nd,nd->n", image[r], text[c], dtype=np.float64) > own[r] - TIE
+    return np.asarray(near)
+
+
+def _margin(width: int) -> float:
+    """How much a float32 cosine may differ from the exact one: ``D u sum |x_i y_i| <= D u`` in any order of summation
+    (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1); 2 u more for rows that are not quite
+    unit and for the limits."""
+    return 1.01 * (width + 2) * float(np.finfo(np.float32).eps) / 2 + TIE
+
+
 class _Ranking:
     """Counts the wrong answers that are nearer than the best right one, for both directions in one pass."""
 
@@ -118,9 +144,7 @@ class _Ranking:
         import torch
 
         self.images, self.texts, self.right = images, texts, right
-        # |computed - exact| <= D u sum |x_i y_i| <= D u in any order of summation (Higham, Accuracy and Stability of
-        # Numerical Algorithms, 2002, section 3.1); 2 u more for rows that are not quite unit and for the limits.
-        self.margin = 1.01 * (images.shape[1] + 2) * torch.finfo(torch.float32).eps / 2 + TIE
+        self.margin = _margin(images.shape[1])
         cosine = torch.cat([self._exact(part[:, 0], part[:, 1]) for part in torch.split(right, _PAIRS)])
         self.best_text, self.best_image = (
             torch.full((size,), -torch.inf, dtype=torch.float64).scatter_reduce_(0, rows, cosine, "amax")

@@ -249,15 +249,15 @@ def to_plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _pack(values: np.ndarray[Any, Any]) -> str | list[float]:
-    """Right or wrong as a string of 1 and 0; any other outcome as numbers."""
+def _pack(values: np.ndarray[Any, Any]) -> str | list[float | None]:
+    """Right or wrong as a string of 1 and 0; any other outcome as numbers, NaN as null."""
     if np.isin(values, (0, 1)).all():
         return "".join("1" if value else "0" for value in values)
-    return [float(value) for value in values]
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
-def _unpack(values: str | list[float]) -> np.ndarray[Any, Any]:
-    return np.array([float(value) for value in values], dtype=np.float64)
+def _unpack(values: str | list[float | None]) -> np.ndarray[Any, Any]:
+    return np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)
 
 
 def null_to_nan(value: float | None) -> float:

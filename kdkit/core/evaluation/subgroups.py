@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.contracts import METADATA, Sample
+from kdkit.core.contracts import Sample, columns_of
 
 VALUES = 10
 """A column of numbers with more different values is cut at its quartiles."""
@@ -41,17 +41,6 @@ def read_subgroups(samples: Iterable[Sample], by: Sequence[str]) -> dict[str, di
                 f"metadata: [{column}] of the data entry",
             )
     return {column: _cut(values) for column, values in found.items()}
-
-
-def columns_of(sample: Sample) -> dict[str, str]:
-    """The metadata of a sample, and texts and numbers of its ``extra``, by name."""
-    own = sample.extra.get(METADATA)
-    found = {**sample.extra, **(own if isinstance(own, Mapping) else {})}
-    return {
-        name: str(value).strip()
-        for name, value in found.items()
-        if isinstance(value, str | int | float) and str(value).strip()
-    }
 
 
 def _cut(values: Mapping[str, str]) -> dict[str, str]:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Curve, Sample
+from kdkit.core.contracts import Curve, Sample, columns_of
 from kdkit.core.evaluation.scoring import RowMetric
-from kdkit.core.evaluation.subgroups import columns_of
 from kdkit.plugins.tasks.bags import Bags
 
 Array = np.ndarray[Any, Any]
@@ -205,6 +204,7 @@ def kaplan_meier(truth: Survived, groups: Mapping[str, Array], level: float) -> 
         else:
             x = np.unique(own.time)
             y, bounds = np.ones(len(x)), np.ones((2, len(x)))
+        bounds = np.where(np.isnan(bounds), y, bounds)
         x, y, low, high = (tuple(map(float, part)) for part in (x, y, *bounds))
         found.append(Curve(name, x, y, low, high, int(chosen.sum())))
     return tuple(found)

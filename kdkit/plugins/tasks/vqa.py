@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kdkit.core.contracts import DomainScore, ModelFeatures, Sample
-from kdkit.core.data.index import question_of
+from kdkit.core.contracts import DomainScore, ModelFeatures, Sample, columns_of, question_of
 from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED
 from kdkit.core.evaluation.sampling import of_each_domain, require_separate_groups
 from kdkit.core.evaluation.scoring import Bootstrap, Predicted, Subgroups, score_domain
-from kdkit.core.evaluation.subgroups import columns_of
 from kdkit.plugins.tasks.classifiers import LinearProbe, Part, fit_chosen
 
 Array = np.ndarray[Any, Any]

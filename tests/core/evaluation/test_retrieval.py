@@ -10,7 +10,7 @@ import pytest
 
 from kdkit.core.contracts import Sample
 from kdkit.core.evaluation import retrieval
-from kdkit.core.evaluation.retrieval import TIE, mutual_ranks, pair_captions, sample_ranks
+from kdkit.core.evaluation.retrieval import TIE, at_least_as_near, mutual_ranks, pair_captions, sample_ranks
 
 Array = np.ndarray[Any, Any]
 
@@ -98,3 +98,13 @@ def test_samples_with_one_image_or_equal_captions_are_one_candidate() -> None:
     to_text, to_image = sample_ranks(image, text, pairs.image_of, pairs.text_of)
     assert to_text.tolist() == [1, 1, 1, 1]  # 'a.png' finds one of its two captions, and 'b.png' the shared one
     assert to_image.tolist() == [1, 3, 1, 1]  # 'round' is nearest to 'c.png', then to 'b.png'
+
+
+def test_captions_at_least_as_near_are_those_of_a_float64_matrix() -> None:
+    rng = np.random.default_rng(0)
+    image, text = (unit_rows(rng.standard_normal((n, 16)), what="rows") for n in (40, 60))
+    text[30:] = text[:30]  # ties
+    right = text[rng.integers(0, 60, 40)]
+    exact = image.astype(np.float64) @ text.T.astype(np.float64)
+    own = (image.astype(np.float64) * right).sum(axis=1)
+    np.testing.assert_array_equal(at_least_as_near(image, text, right), exact > own[:, None] - TIE)

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.contracts import IMAGE, TEXT, Reporter
+from kdkit.core.evaluation.retrieval import at_least_as_near
+from kdkit.core.evaluation.sampling import GROUP
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount
 from kdkit.core.evaluation.zero_shot import unit_rows
 
@@ -42,8 +44,6 @@ POOL = 2048
 """Different captions of a domain that images are compared with, at most."""
 BLOCK = 4096
 """Images that are compared at a time."""
-GROUP = "group"
-"""Key of ``Sample.extra`` with the patient or the figure of a sample."""
 
 Array = np.ndarray[Any, Any]
 Rows = np.ndarray[Any, np.dtype[np.int64]]
@@ -196,8 +196,8 @@ class _Pool:
                 unit_rows(self.column.gather(signal, self.places[block]), what=f"{signal} features", where=self.where)
                 for signal in (IMAGE, TEXT)
             )
-            similarity, others = image @ self.features.T, self._others(block, own)
-            beaten = others & (similarity >= (image * text).sum(1)[:, None])
+            others = self._others(block, own)
+            beaten = others & at_least_as_near(image, self.features, text)
             p, left_out = hits(beaten.sum(1), others.sum(1)), hits_without_one(beaten, others)
             left_out[np.arange(len(block)), own] = np.where(own >= 0, np.nan, left_out[np.arange(len(block)), own])
             parts.append(p)

@@ -111,7 +111,9 @@ def _results(facts: CardFacts) -> Iterator[str]:
     results = facts.results
     yield "## Results"
     if not facts.own["domains"]:
-        yield "This version was not evaluated."
+        if not results.get("tasks"):
+            yield "This version was not evaluated."
+        yield from _other_tasks(facts)
         return
     level = next(score["level"] for score in facts.own["domains"].values())
     yield (
@@ -133,6 +135,7 @@ def _results(facts: CardFacts) -> Iterator[str]:
     ratio = results["ratios"].get(facts.record.version, {})
     if shares := [f"{100 * ratio[name]:.1f} % of its {metric_name(name)}" for name in shown if name in ratio]:
         yield f"Against the oracle the student has {' and '.join(shares)}."
+    yield from _other_tasks(facts)
     if increments := increments_table(facts.record.history):
         one = facts.words.judged.removesuffix("s")
         yield "### What each increment kept"
@@ -141,6 +144,15 @@ def _results(facts: CardFacts) -> Iterator[str]:
             "version before; in points, with 95 % intervals."
         )
         yield increments
+
+
+def _other_tasks(facts: CardFacts) -> Iterator[str]:
+    """A table per further task that was evaluated: its headline, per domain and model."""
+    for other in facts.results.get("tasks", ()):
+        task, headline = other["settings"]["task"], other["settings"]["headline"]
+        yield f"### Task `{cell(task)}`"
+        yield f"{metric_name(headline)} on the {other['split']} split, in %, with bootstrap intervals."
+        yield results_table(other, "samples", headline)
 
 
 def _teachers(facts: CardFacts) -> Iterator[str]:
@@ -231,7 +243,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
     if unmeasured := [cell(domain) for domain in known if scores and domain not in {**scores, **results["skipped"]}]:
         limits.append(f"Not evaluated in this version, and perhaps forgotten: {', '.join(unmeasured)}.")
     limits += _behind(facts)
-    limits.append("No figures by age, sex, origin or scanner exist: it may be worse for some groups.")
+    limits.append("This page has no figures by age, sex, origin or scanner: it may be worse for some groups.")
     limits.append("It may repeat mistakes and biases of its teachers.")
     yield "## Limits"
     yield "\n".join(f"- {limit}" for limit in limits)

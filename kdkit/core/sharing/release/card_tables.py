@@ -52,21 +52,21 @@ def metric_name(name: str) -> str:
     return "AUC" if name == "auc" else name
 
 
-def results_table(results: Mapping[str, Any], judged: str) -> str:
-    """Accuracy per domain and model, with intervals for students; last column: count of ``judged``."""
+def results_table(results: Mapping[str, Any], judged: str, metric: str = "accuracy") -> str:
+    """The metric per domain and model, with intervals for students; last column: count of ``judged``."""
     shown = [model for model in results["models"] if model["name"] != "oracle-on-test"]
     rows = []
     for domain in results["domains"]:
         scores = [model["domains"].get(domain) for model in shown]
         count = max((score["count"] for score in scores if score), default=0)
-        rows.append((cell(domain), *map(_accuracy, shown, scores), str(count)))
-    rows.append(("**mean**", *(_accuracy(model, {"metrics": model["mean"]}) for model in shown), ""))
+        rows.append((cell(domain), *(_figure(*pair, metric) for pair in zip(shown, scores, strict=True)), str(count)))
+    rows.append(("**mean**", *(_figure(model, {"metrics": model["mean"]}, metric) for model in shown), ""))
     headers = ("domain", *(cell(model["name"]) for model in shown), judged)
     return table(headers, rows, "l" + "r" * (len(shown) + 1))
 
 
-def _accuracy(model: Mapping[str, Any], score: Mapping[str, Any] | None) -> str:
-    figure = (score or {}).get("metrics", {}).get("accuracy")
+def _figure(model: Mapping[str, Any], score: Mapping[str, Any] | None, metric: str) -> str:
+    figure = (score or {}).get("metrics", {}).get(metric)
     if figure is None:
         return "-"
     return interval(figure if model["role"] == "student" else {"value": figure["value"]})

@@ -27,7 +27,18 @@ NOTES = {
 
 
 def results_of(project: Project, version: Version) -> dict[str, Any]:
-    """What goes into ``eval/results.json``: of the test split if ``kdkit evaluate`` has run, else of calibration.
+    """What goes into ``eval/results.json``: the figures of the student's own task, and ``tasks``, those of every other
+    task that ``kdkit evaluate --task`` has run on the test split.
+
+    Raises:
+        KdkitError: the figures belong to other weights or to another version.
+    """
+    others = _other_tasks(project, version)
+    return {**_own_results(project, version), **({"tasks": others} if others else {})}
+
+
+def _own_results(project: Project, version: Version) -> dict[str, Any]:
+    """Those of the test split if ``kdkit evaluate`` has run, else of calibration.
 
     A pulled version without an evaluation of this project keeps its published figures.
 
@@ -40,16 +51,7 @@ def results_of(project: Project, version: Version) -> dict[str, Any]:
     report = project.reports / f"evaluation-{version.name}-test.json"
     weights = version.manifest.student_digest
     if report.is_file():
-        found = EvaluationReport.load(report)
-        if found.version != version.name or found.weights.get(version.name) != weights:
-            raise KdkitError(
-                "KD-REL-027",
-                f"this report is not about the {version.name} that the project holds",
-                where=str(report),
-                why=f"digest of the evaluated student: {found.weights.get(version.name)}; now: {weights}",
-                fix=f"run 'kdkit evaluate {version.name}' again, or delete the report",
-                code=ExitCode.FOUND,
-            )
+        found = _load(report, version)
         continual = None if found.continual is None else found.continual.to_json()
         return _results(version.name, weights, found.evaluation, continual=continual)
     if EVALUATION in version.manifest.files:
@@ -58,6 +60,28 @@ def results_of(project: Project, version: Version) -> dict[str, Any]:
         published: dict[str, Any] = json.loads(version.file(PUBLISHED).read_bytes())
         return published
     return _results(version.name, weights, Evaluation("none", (), ()), continual=None)
+
+
+def _load(report: Path, version: Version) -> EvaluationReport:
+    found, weights = EvaluationReport.load(report), version.manifest.student_digest
+    if found.version != version.name or found.weights.get(version.name) != weights:
+        task = "" if found.own_task else f" --task {found.evaluation.settings.get('task')}"
+        raise KdkitError(
+            "KD-REL-027",
+            f"this report is not about the {version.name} that the project holds",
+            where=str(report),
+            why=f"digest of the evaluated student: {found.weights.get(version.name)}; now: {weights}",
+            fix=f"run 'kdkit evaluate {version.name}{task}' again, or delete the report",
+            code=ExitCode.FOUND,
+        )
+    return found
+
+
+def _other_tasks(project: Project, version: Version) -> list[dict[str, Any]]:
+    """Results of the other tasks that were evaluated on the test split, in the order of their names."""
+    paths = sorted(project.reports.glob(f"evaluation-{version.name}-test-*.json"))
+    weights = version.manifest.student_digest
+    return [_results(version.name, weights, _load(path, version).evaluation, continual=None) for path in paths]
 
 
 def warn_of_split(results: Mapping[str, Any], reporter: Reporter) -> None:

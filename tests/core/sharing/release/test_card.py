@@ -45,6 +45,15 @@ def model(name: str, role: str, **domains: tuple[float, int]) -> dict[str, Any]:
     return {"name": name, "role": role, "chosen": {}, "mean": means, "domains": scores(**domains)}
 
 
+def retrieval() -> dict[str, Any]:
+    found = results()
+    for one in found["models"]:
+        one["mean"] = {"recall@1": one["mean"]["accuracy"]}
+        for score in one["domains"].values():
+            score["metrics"] = {"recall@1": score["metrics"]["accuracy"]}
+    return {**found, "settings": {"task": "retrieval", "headline": "recall@1"}}
+
+
 def results(split: str = "test") -> dict[str, Any]:
     return {
         "format": 1,
@@ -146,6 +155,15 @@ def test_the_card_is_the_one_that_was_looked_at() -> None:
         SNAPSHOT.write_text(text, encoding="utf-8")
         pytest.fail("card.md was missing; it is written now: look at it")
     assert text == SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_other_tasks_have_tables_of_their_headline() -> None:
+    text = card_text(facts(results={**results(), "tasks": [retrieval()]}))
+    assert "### Task `retrieval`" in text
+    row, *_ = [line for line in text.split("### Task")[1].splitlines() if line.startswith("| ct")]
+    assert "90.0 (88.0-92.0)" in row
+    alone = {**results(), "models": [], "domains": [], "tasks": [retrieval()]}
+    assert "was not evaluated." not in card_text(facts(results=alone)).split("## Teachers")[0].split("## Results")[1]
 
 
 def test_the_hub_reads_its_front_matter() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,22 @@ def test_calibration_figures_until_the_version_is_evaluated(version: Version, tm
     text = (tmp_path / RESULTS).read_text()
     assert json.loads(text) == results
     assert "patient" not in text
+
+
+def test_every_other_task_is_there(version: Version, tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    assert "tasks" not in results_of(project, version)
+    report = project.reports / "evaluation-v3-test-retrieval.json"
+    report.parent.mkdir()
+    found = replace(evaluation("test", "v3"), settings={"task": "retrieval", "headline": "accuracy"})
+    content = EvaluationReport("v3", ("v3",), found, None, None, {}, weights(version), own_task=False)
+    report.write_text(json.dumps(with_checksum(content.to_json())))
+    (other,) = results_of(project, version)["tasks"]
+    assert (other["split"], other["settings"]["task"], other["models"][0]["name"]) == ("test", "retrieval", "v3")
+    content = replace(content, weights={"v3": "other weights"})
+    report.write_text(json.dumps(with_checksum(content.to_json())))
+    with raises_error("KD-REL-027", where=str(report)):
+        results_of(project, version)
 
 
 def weights(version: Version) -> dict[str, str]:
