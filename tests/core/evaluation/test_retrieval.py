@@ -11,6 +11,7 @@ import pytest
 from kdkit.core.contracts import Sample
 from kdkit.core.evaluation import retrieval
 from kdkit.core.evaluation.retrieval import TIE, at_least_as_near, mutual_ranks, pair_captions, sample_ranks
+from kdkit.core.evaluation.zero_shot import unit_rows
 
 Array = np.ndarray[Any, Any]
 
