@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,12 +27,13 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from kdkit.core.contracts import ImageLocation, ImageOptions, Sample
+from kdkit.core.contracts import ImageLocation, ImageOptions, Sample, Silent, Student
 from kdkit.core.data import SampleIndex
 from kdkit.core.data.images import decode
 from kdkit.core.data.locations import read_content
 from kdkit.core.distill.loop.dataloader import DistillDataLoader
 from kdkit.core.distill.loop.inputs import InputCache
+from kdkit.core.distill.loop.stored_inputs import store_inputs
 
 SIDE, TARGET, BATCH, WORKERS, LONG_BATCH = 512, 224, 32, 2, 256
 CFG = PreprocessCfg(size=TARGET, mode="RGB", interpolation="bicubic", resize_mode="shortest")
@@ -49,6 +50,9 @@ class Reader:
     def prepare(self, image: Image.Image, sample: Sample) -> dict[str, torch.Tensor]:
         del sample
         return {"pixels": self.transform(image), "tokens": torch.zeros(77, dtype=torch.int64)}
+
+    def identity(self) -> dict[str, str]:
+        return {"preprocess": str(CFG)}
 
 
 class Files(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -85,15 +89,23 @@ class TorchLoader:
 class OwnLoader:
     """kdkit's, with nothing kept in memory."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        index = SampleIndex(tuple(samples), np.zeros(len(samples), np.uint64), np.zeros(len(samples), bool))
-        self.inputs = InputCache(Reader(), index, budget=0, threads=WORKERS)  # type: ignore[arg-type]
+    def __init__(self, samples: Sequence[Sample], cache: Path | None = None) -> None:
+        index, student = index_of(samples), cast(Student, Reader())
+        rows, stored = np.arange(len(samples)), None
+        if cache is not None:
+            stored = store_inputs(cache, student, index, rows, Silent())
+        self.inputs = InputCache(student, index, budget=0, threads=WORKERS, stored=stored)
         steps = np.arange(len(samples)).reshape(-1, BATCH)
         domain = np.zeros(len(samples), np.int64)
         self.loader = DistillDataLoader(steps, self.inputs, (), domain, one_teacher=False, seed=0)  # type: ignore[arg-type]
 
     def __call__(self) -> tuple[int, float]:
         return sum(len(batch.inputs["pixels"]) for _, batch in self.loader.batches(0)), 0.0
+
+
+def index_of(samples: Sequence[Sample]) -> SampleIndex:
+    """An index without digests of contents."""
+    return SampleIndex(tuple(samples), np.arange(len(samples), dtype=np.uint64), np.zeros(len(samples), bool))
 
 
 def main() -> None:
@@ -115,6 +127,7 @@ def main() -> None:
                 "torch DataLoader, processes, PIL": TorchLoader(files),
                 "kdkit, threads": OwnLoader(samples),
                 f"kdkit, jpeg_min_side: {TARGET}": OwnLoader(reduced),
+                "kdkit, cache: uint8": OwnLoader(samples, Path(folder)),
             },
             chosen.rounds,
         )

@@ -31,6 +31,7 @@ from kdkit.core.project.registry.load import check_registry
 from kdkit.core.project.registry.schema import (
     DataEntry,
     GuardEntry,
+    InputsEntry,
     OptimizerEntry,
     Registry,
     StudentEntry,
@@ -182,7 +183,9 @@ def test_every_key_is_on_the_schema_page(generated: dict[str, str]) -> None:
             assert f"| `{field.alias or name}` |" in page, f"{model.__name__}.{name}"
 
 
-@pytest.mark.parametrize("model", [Registry, TeacherEntry, GuardEntry, DataEntry, StudentEntry, OptimizerEntry])
+@pytest.mark.parametrize(
+    "model", [Registry, TeacherEntry, GuardEntry, DataEntry, StudentEntry, OptimizerEntry, InputsEntry]
+)
 def test_every_key_of_the_registry_is_explained(model: type[BaseModel]) -> None:
     page = (ROOT / "docs/reference/registry.md").read_text(encoding="utf-8")
     names = [field.alias or name for name, field in model.model_fields.items()]

@@ -1,4 +1,4 @@
-"""One run on the same images in several forms: files in folders, a table, tar shards, Parquet."""
+"""One run on the same images in several forms: files in folders, a table, tar shards, Parquet, decoded inputs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from kdkit.core.data import load_index
 from kdkit.core.distill.run import Options, distill
+from kdkit.core.features.store.shard import Shard
 from tests.plugins.sources.archives import members_of, write_parquet, write_tar
 from tests.toy_project import TEMPLATE, make_project, open_project
 
@@ -52,7 +53,7 @@ def as_parquet(root: Path, rows: list[Row], images: dict[str, bytes]) -> Row:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The project of each form, distilled."""
     forms: dict[str, Callable[[Path, list[Row], dict[str, bytes]], Row]]
-    forms = {"folder": as_folder, "csv": as_csv, "webdataset": as_shards, "parquet": as_parquet}
+    forms = {"folder": as_folder, "csv": as_csv, "webdataset": as_shards, "parquet": as_parquet, "stored": as_csv}
     first, done = tmp_path_factory.mktemp("archives") / "first", {}
     make_project(first, teachers={"radio": ("ct", "mri")}, domains=("ct",), train=6, held_out=6)
     for name, write in forms.items():
@@ -67,6 +68,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         registry = (root / "registry.yaml").read_text(encoding="utf-8")
         registry = registry.replace("{source: jsonl, path: images/samples.jsonl}", json.dumps(entry))
         (root / "registry.yaml").write_text(registry, encoding="utf-8")
+        if name == "stored":
+            with open(root / "registry.yaml", "a", encoding="utf-8") as file:
+                file.write("inputs: {cache: uint8, threads: 1}\n")
         recipe = (root / "toy.yaml").read_text(encoding="utf-8")
         (root / "toy.yaml").write_text(recipe.replace("steps: 40", "steps: 6"), encoding="utf-8")
         assert distill(open_project(root), Options(cpu=True)) is not None
@@ -80,6 +84,13 @@ def test_the_index_is_the_same(trained: dict[str, Path]) -> None:
     for other in others:
         assert other.ids == first.ids
         assert (other.digests == first.digests).all()
+
+
+def test_inputs_were_stored_where_the_registry_asks_for_it(trained: dict[str, Path]) -> None:
+    stored = {name: sorted(root.glob(".kdkit/inputs/student/*/shard-*.h5")) for name, root in trained.items()}
+    assert [name for name, shards in stored.items() if shards] == ["stored"]
+    (shard,) = stored["stored"]
+    assert len(Shard(shard)) == 3 * 6  # the training split
 
 
 def test_the_student_is_bit_identical(trained: dict[str, Path]) -> None:

@@ -36,7 +36,7 @@ class SignalSpec:
 
     name: str
     shape: tuple[int, ...]
-    dtype: Literal["float16", "float32", "int32", "int64"] = "float16"
+    dtype: Literal["float16", "float32", "int32", "int64", "uint8"] = "float16"
 
 
 @runtime_checkable

@@ -28,6 +28,7 @@ from kdkit.core.distill.loop.checkpoint import (
 )
 from kdkit.core.distill.loop.distributed import broadcast, peer_errors, require_same_plan
 from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.loop.stored_inputs import stored_bytes
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import Build, build
 from kdkit.core.distill.model.previous_version import FOLDER, LABEL
@@ -59,6 +60,7 @@ class Estimate:
         correction_seconds: of the student's answers in all rounds of correction, from a few answers of the untrained
             student, which are the longest. A corrector's time comes on top.
         previous_seconds: of the previous version's targets, from the samples of the trial steps.
+        inputs: bytes of decoded inputs on disk (``inputs: {cache: uint8}``), which later runs use too.
     """
 
     seconds: float
@@ -67,6 +69,7 @@ class Estimate:
     free: int
     correction_seconds: float = 0.0
     previous_seconds: float = 0.0
+    inputs: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,10 +78,11 @@ class Estimate:
         """One line for people."""
         training = f"about {self.seconds:.0f} s of training on this machine (measured on {TRIAL_STEPS} steps)"
         answers = f"at most {self.correction_seconds:.0f} s of answers to correct, " if self.correction_seconds else ""
+        decoded = f", {self.inputs / 2**20:.0f} MiB of decoded inputs" if self.inputs else ""
         targets = f"{self.previous_seconds:.0f} s of the previous version's targets, " if self.previous_seconds else ""
         return (
             f"{training}, {answers}{targets}{self.memory / 2**20:.0f} MiB of memory besides activations, "
-            f"{self.disk / 2**20:.0f} MiB on disk ({self.free / 2**30:.1f} GiB free)"
+            f"{self.disk / 2**20:.0f} MiB on disk{decoded} ({self.free / 2**30:.1f} GiB free)"
         )
 
 
@@ -98,14 +102,16 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
             estimate = measure_cost(project.state, prepared, accelerator)
         finally:
             prepared.inventory.close()
-    if estimate.disk + SPARE_BYTES > estimate.free:
-        reporter.warn(space_warning(project.root, estimate.disk, estimate.free))
+    if (needed := estimate.disk + estimate.inputs) + SPARE_BYTES > estimate.free:
+        reporter.warn(space_warning(project.root, needed, estimate.free))
     return prepared.plan, estimate
 
 
 def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estimate:
     """The cost of a plan, from a few steps of a copy of its student."""
-    plan, inventory = prepared.plan, prepared.inventory
+    plan, inventory, on_disk = prepared.plan, prepared.inventory, prepared.student.reading.cache is not None
+    first = inventory.index.samples[int(plan.samples[0])]
+    row_bytes = stored_bytes(cast(Student, prepared.student.student), first) if on_disk else 0
     few = min(TRIAL_STEPS, plan.settings.steps)
     sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
     shown = np.unique(np.concatenate([sampler[step] for step in range(few)]))
@@ -133,7 +139,7 @@ def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator) -> E
         accelerator.wait_for_everyone()  # all of them read the scratch
     made.inputs.close()
     held = sum(teacher.nbytes for teacher in inventory.live.values())
-    held += made.inputs.expected_bytes(inventory.rows("train"))
+    held += 0 if on_disk else made.inputs.expected_bytes(inventory.rows("train"))
     held += sum(part.nbytes for part in (made.task.frozen, made.task.altered) if part is not None)
     end_process_group(accelerator)
     averaged = plan.settings.ema is not None
@@ -145,6 +151,7 @@ def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator) -> E
         free=shutil.disk_usage(state.parent).free,
         correction_seconds=_correction_seconds(prepared, made, accelerator),
         previous_seconds=targets_timer.mean() * len(plan.rehearsed) / accelerator.num_processes,
+        inputs=row_bytes * len(plan.samples),
     )
 
 

@@ -23,6 +23,7 @@ from kdkit.core.plugin_system.failures import plugin_errors
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleIndex
+    from kdkit.core.distill.loop.stored_inputs import StoredInputs
 
 GIB = 2**30
 
@@ -38,11 +39,19 @@ class InputCache:
         index: the samples.
         budget: bytes of memory.
         threads: that decode; by default :func:`~kdkit.core.data.images.decoding_threads`.
+        stored: inputs on disk, which need no decoding and no memory.
     """
 
     def __init__(
-        self, student: Student, index: SampleIndex, *, budget: int = 2 * GIB, threads: int | None = None
+        self,
+        student: Student,
+        index: SampleIndex,
+        *,
+        budget: int = 2 * GIB,
+        threads: int | None = None,
+        stored: StoredInputs | None = None,
     ) -> None:
+        self._stored = stored
         self._student, self._index = student, index
         self._budget = self._free = budget
         self._rows: dict[int, Mapping[str, Tensor]] = {}
@@ -86,7 +95,11 @@ class InputCache:
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def expected_bytes(self, indices: Indices) -> int:
-        """Memory for the inputs of ``indices``, at most the budget."""
+        """Memory for the inputs of ``indices``, at most the budget; none for those on disk."""
+        if self._stored is not None:
+            indices = indices[[not self._stored.has(number) for number in indices.tolist()]]
+        if not len(indices):
+            return 0
         row = self._prepare(int(indices[0]))
         return min(self._budget, _nbytes(self._smaller(row, int(indices[0])) or row) * len(indices))
 
@@ -102,6 +115,8 @@ class InputCache:
         return self._index.samples[number] if number < first else self._added[number - first]
 
     def _row(self, number: int) -> Mapping[str, Tensor]:
+        if self._stored is not None and self._stored.has(number):
+            return self._stored.row(number)
         kept = self._rows.get(number)
         if kept is not None:
             return self._whole(kept)

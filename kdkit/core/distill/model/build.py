@@ -17,6 +17,7 @@ from kdkit.core.contracts import LossSpec, Reporter, Student
 from kdkit.core.distill.alignment.fit import subsample
 from kdkit.core.distill.loop.dataloader import DistillDataLoader, StepSampler
 from kdkit.core.distill.loop.inputs import InputCache
+from kdkit.core.distill.loop.stored_inputs import store_inputs
 from kdkit.core.distill.model.aligners import make_aligners
 from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
@@ -112,7 +113,8 @@ def build(
         builder: of the student; knows the parent.
         scratch: folder of this plan for the previous version's targets.
         device: of the student.
-        shown: samples of a trial run; the previous version's targets are computed for no others.
+        shown: samples of a trial run; the previous version's targets are computed for no others, and no inputs are
+            stored.
 
     Raises:
         KdkitError: an answer that the student cannot be taught; a student that is not the parent's; a teacher without
@@ -131,7 +133,10 @@ def build(
     require_same_stored_tokens(inventory, teachers, model, token_losses(plan.recipe, catalogue))
     _require_heads_for_tokens(plan.recipe, teachers)
     _warn_of_idle_losses(plan.recipe, catalogue, teachers, reporter)
-    inputs = InputCache(model, inventory.index)
+    stored = None
+    if builder.reading.cache is not None and shown is None:
+        stored = store_inputs(builder.state, model, inventory.index, plan.samples, reporter)
+    inputs = InputCache(model, inventory.index, stored=stored, threads=builder.reading.threads)
     targets = list(teachers)
     if parent is not None and plan.previous.weight:
         targets.append(previous_version_targets(student, inputs, plan, catalogue, scratch, reporter, shown))

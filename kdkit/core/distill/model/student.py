@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +13,7 @@ from torch import nn
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.project.registry.load import placed
+from kdkit.core.project.registry.schema import InputsEntry
 from kdkit.core.project.versions import Version, load_student
 
 TEACHER = "teacher:"
@@ -33,6 +34,7 @@ class StudentBuilder:
         registry_path: for messages; paths in the config are relative to its folder.
         parent: the version that an increment starts from; None for a new student.
         seed: of a new student's weights.
+        reading: how its inputs are read; ``state`` is the folder in which they may be stored.
     """
 
     entry: StudentEntry
@@ -40,11 +42,16 @@ class StudentBuilder:
     registry_path: Path
     parent: Version | None = None
     seed: int = 0
+    reading: InputsEntry = field(default_factory=InputsEntry)
+    state: Path = Path()
 
     @classmethod
     def of(cls, project: Project, parent: Version | None = None, seed: int = 0) -> StudentBuilder:
         """The builder for a project."""
-        return cls(project.registry.student, project.catalogue, project.registry_path, parent, seed)
+        registry = project.registry
+        return cls(
+            registry.student, project.catalogue, project.registry_path, parent, seed, registry.inputs, project.state
+        )
 
     @property
     def student(self) -> nn.Module:

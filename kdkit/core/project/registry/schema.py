@@ -258,6 +258,15 @@ class ReportEntry(Part):
     """Thumbnails of samples, and the texts of DICOM files, in HTML reports."""
 
 
+class InputsEntry(Part):
+    """How the student's inputs are read, on this machine; it changes no result."""
+
+    cache: Literal["uint8"] | None = None
+    """``uint8``: images are decoded and resized once, and kept in ``.kdkit/inputs``."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads that decode; by default as many as processors, at least 4 and at most 16."""
+
+
 TeacherEntryOrNull = Annotated[TeacherEntry, BeforeValidator(_empty_if_null)]
 
 
@@ -276,6 +285,7 @@ class Registry(Part):
     """A name of the catalogue, or a path to a YAML file."""
     optimizer: OptimizerEntry = OptimizerEntry()
     trust: TrustChoice | None = None
+    inputs: Annotated[InputsEntry, BeforeValidator(_empty_if_null)] = InputsEntry()
     guard: Annotated[GuardEntry, BeforeValidator(_empty_if_null)] = GuardEntry()
     report: Annotated[ReportEntry, BeforeValidator(_empty_if_null)] = ReportEntry()
 

@@ -53,11 +53,14 @@ def public_origin(origin: Origin | None, endpoint: str = HUB) -> Origin | None:
 
 
 def public_registry(registry: Registry, *, recipe: str) -> dict[str, Any]:
-    """The registry as data: no samples, no paths; ``recipe`` is a name or a path inside the release."""
+    """The registry as data: no samples, no paths, nothing of a machine; ``recipe`` is a name or a path inside the
+    release."""
     plain = registry.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     entry = registry.student
     teachers = {name: _public_entry(fields) for name, fields in plain.get("teachers", {}).items()}
-    kept = {key: value for key, value in plain.items() if key not in ("data", "student", "teachers", "recipe")}
+    kept = {
+        key: value for key, value in plain.items() if key not in ("data", "student", "teachers", "recipe", "inputs")
+    }
     return {
         "version": registry.version,
         "use": registry.use,
