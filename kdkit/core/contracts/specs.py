@@ -153,6 +153,9 @@ class SourceSpec(FactorySpec):
     recognizer: str = ""
     """Import string: ``recognizer(path: Path) -> Recognition | None`` looks at a file or folder without reading all of
     it, for ``kdkit init --from``. It raises ``KdkitError`` for its own format with something missing."""
+    remote_ending: str = ""
+    """Ending of the files that a URL as location may name, such as ``.tar``: kdkit fetches them, and gives the source
+    their folder. Empty: the source reads no URLs."""
 
 
 @dataclass(frozen=True, kw_only=True)

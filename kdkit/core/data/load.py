@@ -21,6 +21,7 @@ from kdkit.core.contracts import (
     ImageRef,
     Reporter,
     Sample,
+    Silent,
     Skipped,
     SourceSpec,
     StudentSpec,
@@ -30,6 +31,7 @@ from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.locations import file_of, image_reader, images_of
 from kdkit.core.data.names import near_miss
 from kdkit.core.data.option_types import check_types
+from kdkit.core.data.remote import location_of
 from kdkit.core.data.rules import apply_rules, read_rules
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.plugin_system.failures import plugin_errors
@@ -54,6 +56,7 @@ class EntryOptions:
     domain_by: Mapping[str, Any] | None = None
     label_by: Mapping[str, Any] | None = None
     text_by: str | None = None
+    max_download_gib: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def load_index(project: Project, reporter: Reporter | None = None) -> SampleInde
         KdkitError: with ``file:line``: a row without a required column, an unknown split, a repeated id, a path that
             leaves its folder, a missing image file.
     """
-    entries = read_sources(project)
+    entries = read_sources(project, reporter)
     for kind in (kind for entry in entries for kind in entry.skipped):
         if reporter and kind.level != "note":
             reporter.warn(str(kind))
@@ -161,8 +164,12 @@ def _content_digest(sample: Sample, images: Mapping[ImageRef, int]) -> int:
     return content_digest(sample, first, others)
 
 
-def read_sources(project: Project) -> tuple[LoadedEntry, ...]:
+def read_sources(project: Project, reporter: Reporter | None = None) -> tuple[LoadedEntry, ...]:
     """Read the samples of each data entry; each sample is checked on its own.
+
+    Args:
+        project: the project.
+        reporter: receives what is fetched.
 
     Raises:
         KdkitError: the registry has no data; errors of a source.
@@ -175,21 +182,22 @@ def read_sources(project: Project) -> tuple[LoadedEntry, ...]:
             where=str(project.registry_path),
             fix="add an entry such as 'data: [{source: folder, path: images}]'; see docs/howto/data.md",
         )
-    return tuple(_read_entry(project, number, _max_aspect(project)) for number in range(len(entries)))
+    limit = _max_aspect(project)
+    return tuple(_read_entry(project, number, limit, reporter or Silent()) for number in range(len(entries)))
 
 
-def _read_entry(project: Project, number: int, max_aspect: float | None) -> LoadedEntry:
+def _read_entry(project: Project, number: int, max_aspect: float | None, reporter: Reporter) -> LoadedEntry:
     entry, place = project.registry.data[number], project.registry_path
     options = dict(entry.options)
     own = {name: options.pop(name) for name in EntryOptions.__dataclass_fields__ if name in options}
     for name, value in own.items():
         with placed(place, "data", number, "options", name):
             check_types("data entry", EntryOptions, {name: value})
-            if isinstance(value, int) and value < (name in ("max_pixels", "jpeg_min_side")):
+            if isinstance(value, int) and value < (name in ("max_pixels", "jpeg_min_side", "max_download_gib")):
                 fix = "write the number of a frame (the first is 0), or of pixels"
                 raise KdkitError("KD-DATA-008", f"data entry: option '{name}' is {value}", fix=fix)
     general = EntryOptions(**own)
-    location = Path(os.path.abspath(project.root / entry.path))
+    location = location_of(project, entry, general.max_download_gib, reporter)
     samples, skipped = list[Sample](), list[Skipped]()
     with placed(place, "data", number), plugin_errors(f"source '{entry.source}' failed"):
         given = _given(project, entry.source, options)

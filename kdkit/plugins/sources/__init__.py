@@ -32,6 +32,9 @@ RECOGNIZERS = {
 }
 """Source -> the module of :mod:`kdkit.plugins.sources.recognize` that recognizes its data."""
 
+REMOTE = {"parquet": ".parquet", "webdataset": ".tar"}
+"""Source -> ending of its files behind a URL."""
+
 
 @hookimpl
 def kdkit_sources() -> list[SourceSpec]:
@@ -41,6 +44,7 @@ def kdkit_sources() -> list[SourceSpec]:
             summary=summary,
             factory=f"kdkit.plugins.sources.{factory}",
             recognizer=_recognizer(name),
+            remote_ending=REMOTE.get(name, ""),
         )
         for name, factory, summary in SOURCES
     ]

@@ -1,0 +1,242 @@
+"""Data behind URLs: kept in ``.kdkit/remote``, up to a limit, and read from there.
+
+Files are fetched whole: an index reads all of a shard once, and training then reads it in any order. A file is fetched
+again when the stamp that its server gives changes. What was fetched is kept, so an interrupted command continues.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.hashes import sha256_of
+from kdkit.core.base.locks import file_lock
+from kdkit.core.base.result import format_size
+from kdkit.core.contracts import Reporter, SourceSpec
+from kdkit.core.data.remote_files import (
+    Files,
+    RemoteFile,
+    Unavailable,
+    check_url,
+    is_url,
+    mismatch,
+    open_files,
+    require_names,
+    without_query,
+)
+
+if TYPE_CHECKING:
+    from kdkit.core.project.project import Project
+    from kdkit.core.project.registry.schema import DataEntry
+
+FOLDER, RECORD, LOCK = "remote", "files.json", "lock"
+PART = ".part"
+WAITS = (1.0, 4.0, 15.0)
+"""Seconds before the next attempt; an attempt that got bytes starts the count again."""
+DEFAULT_LIMIT = 100
+"""GiB of an entry's files."""
+
+
+def location_of(project: Project, entry: DataEntry, limit: int | None, reporter: Reporter) -> Path:
+    """Where the files of a data entry are; those behind a URL are fetched first.
+
+    Args:
+        limit: GiB of files behind a URL; None for :data:`DEFAULT_LIMIT`.
+
+    Raises:
+        KdkitError: the source reads no URLs; as :func:`fetch_data`.
+    """
+    if not is_url(entry.path):
+        return Path(os.path.abspath(project.root / entry.path))
+    ending = project.catalogue.spec(SourceSpec, entry.source).remote_ending
+    if not ending:
+        able = [spec.name for spec in project.catalogue.specs(SourceSpec) if spec.remote_ending]
+        raise KdkitError(
+            "KD-DATA-224",
+            f"the source '{entry.source}' reads no URLs",
+            where=without_query(entry.path),
+            why=f"these do: {', '.join(able)}",
+            fix="download the files, and write their path",
+        )
+    return fetch_data(project.state, entry.path, ending, reporter, limit or DEFAULT_LIMIT)
+
+
+def fetch_data(state: Path, url: str, ending: str, reporter: Reporter, limit: int = DEFAULT_LIMIT) -> Path:
+    """The folder with the files of ``url``, or the file; what is missing or changed is fetched first.
+
+    Args:
+        state: the project's folder for machine state.
+        url: a file, a folder, or several by braces: ``https://host/{000..099}.tar``.
+        ending: of the files in a folder, such as ``.tar``.
+        reporter: receives what is fetched.
+        limit: GiB; more is refused before anything is fetched.
+
+    Raises:
+        KdkitError: a URL that is not read; nothing there; more than the limit or the disk holds; no answer.
+    """
+    check_url(url)
+    if url.startswith("file:"):
+        return Path(unquote(urlsplit(url).path))
+    name = f"{without_query(url).rpartition('/')[2] or 'data'}"[:40].translate(str.maketrans("{}", "__"))
+    folder = state / FOLDER / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    storage, known = open_files(url), _read_record(folder)
+    with file_lock(folder.parent / f"{folder.name}.{LOCK}") as mine:
+        if mine is False:
+            fix = "wait until the other command has ended"
+            raise KdkitError("KD-SRC-220", "another command fetches this data", where=without_query(url), fix=fix)
+        files = _find(storage, url, ending, folder, known, reporter)
+        if files is not None:
+            _update(storage, files, folder, known, url, limit, reporter)
+    names = sorted(_read_record(folder))
+    single = len(names) == 1 and without_query(url).endswith("/" + names[0])
+    return folder / names[0] if single else folder
+
+
+def _find(
+    storage: Files, url: str, ending: str, folder: Path, known: dict[str, Any], reporter: Reporter
+) -> list[RemoteFile] | None:
+    """What the storage has; None if it does not answer and all files of the last time are here."""
+    for wait in (*WAITS, None):
+        try:
+            files = storage.find(url, ending)
+            break
+        except Unavailable as error:
+            if wait is not None:
+                time.sleep(wait)
+            elif known and all((folder / name).is_file() for name in known):
+                reporter.warn(f"{without_query(url)} does not answer ({error}): the files fetched before are used")
+                return None
+            else:
+                raise _no_answer(url, str(error)) from None
+    if not files:
+        raise KdkitError(
+            "KD-DATA-225",
+            f"no {ending} file behind this URL",
+            where=without_query(url),
+            fix="check the address; web servers list no folders, so name their files: https://host/{000..099}.tar",
+            code=ExitCode.MISSING,
+        )
+    require_names(files)
+    return files
+
+
+def _update(
+    storage: Files,
+    files: Sequence[RemoteFile],
+    folder: Path,
+    known: dict[str, Any],
+    url: str,
+    limit: int,
+    reporter: Reporter,
+) -> None:
+    """Make the folder hold exactly ``files``."""
+    todo = [file for file in files if known.get(file.name) != file.stamp or not _is_whole(folder / file.name, file)]
+    gone = [name for name in known if name not in {file.name for file in files}]
+    if not todo and not gone:
+        return
+    total = sum(file.size for file in files)
+    missing = sum(file.size for file in todo)
+    _require_space(folder, url, total, missing, limit)
+    if changed := [file.name for file in todo if file.name in known]:
+        reporter.warn(f"{without_query(url)}: {len(changed)} files changed and are fetched again, such as {changed[0]}")
+    if gone:
+        reporter.warn(f"{without_query(url)}: {len(gone)} files are gone, such as {gone[0]}")
+    reporter.say(f"fetching {len(todo)} of {len(files)} files, {format_size(missing)}, from {without_query(url)}")
+    for name in gone:
+        (folder / name).unlink(missing_ok=True)
+        known.pop(name)
+    done = 0
+    for file in todo:
+        _fetch(storage, file, folder / file.name)
+        known[file.name] = file.stamp
+        write_atomically(folder / RECORD, json.dumps(known).encode())
+        done += file.size
+        reporter.progress("fetching", done, missing)
+    write_atomically(folder / RECORD, json.dumps(known).encode())
+
+
+def _require_space(folder: Path, url: str, total: int, missing: int, limit: int) -> None:
+    if total > limit * 2**30:
+        raise KdkitError(
+            "KD-DATA-226",
+            f"this data has {format_size(total)}, more than the limit of {limit} GiB",
+            where=without_query(url),
+            why="files behind URLs are kept on the disk",
+            fix=f"set max_download_gib: {-(-total // 2**30)} in the options of its data entry, or name fewer files",
+        )
+    if missing > (free := shutil.disk_usage(folder).free):
+        raise KdkitError(
+            "KD-DATA-227",
+            f"the disk has no room for {format_size(missing)}",
+            where=str(folder),
+            why=f"{format_size(free)} are free",
+            fix="free some space, or name fewer files",
+            code=ExitCode.MISSING,
+        )
+
+
+def _fetch(storage: Files, file: RemoteFile, path: Path) -> None:
+    """Fetch one file, from where an earlier attempt stopped if it has not changed since."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, mark = path.with_name(path.name + PART), path.with_name(path.name + PART + ".stamp")
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != file.stamp:
+        part.unlink(missing_ok=True)
+        write_atomically(mark, file.stamp.encode())
+    waits, reached = list(WAITS), -1
+    with open(part, "ab") as target:
+        while (start := target.seek(0, os.SEEK_END)) < file.size:
+            if start > reached:
+                waits, reached = list(WAITS), start
+            try:
+                for offset, block in storage.read(file, start):
+                    if offset == 0 and target.tell():
+                        target.truncate(0)
+                    target.write(block)
+                if target.tell() < file.size:
+                    raise Unavailable("the connection ended early")
+            except Unavailable as error:
+                target.flush()
+                if not waits:
+                    raise _no_answer(file.url, f"{error}; {format_size(target.tell())} are kept") from None
+                time.sleep(waits.pop(0))
+        target.flush()
+        os.fsync(target.fileno())
+    if part.stat().st_size != file.size or (file.sha256 and sha256_of(part) != file.sha256):
+        part.unlink()
+        raise mismatch(file)
+    os.replace(part, path)
+    mark.unlink()
+
+
+def _is_whole(path: Path, file: RemoteFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Name -> stamp of what is here."""
+    try:
+        found = json.loads((folder / RECORD).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _no_answer(url: str, why: str) -> KdkitError:
+    return KdkitError(
+        "KD-DATA-229",
+        "the storage does not answer",
+        where=without_query(url),
+        why=why,
+        fix="run the command again when it does: it continues with what is missing",
+        code=ExitCode.MISSING,
+    )

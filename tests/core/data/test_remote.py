@@ -1,0 +1,247 @@
+"""Data behind URLs: fetched once, continued after failures, fetched again when it changes; credentials refused."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import numpy as np
+import pytest
+
+from kdkit.core.contracts import Silent
+from kdkit.core.data import load_index, remote, remote_files
+from kdkit.core.data.images import open_image
+from kdkit.core.data.remote import FOLDER, fetch_data
+from kdkit.core.project.project import Project
+from tests.errors import raises_error
+from tests.loopback import serving
+from tests.plugins.archive_examples import COLUMNS, PNGS, ROWS
+from tests.plugins.sources.archives import members_of, write_parquet, write_tar
+
+BLOCK = 1000
+CONTENT = np.random.default_rng(0).bytes(20 * BLOCK + 17)
+
+
+class Recorder(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warned: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves ``files``, with ranges; closes the connection after ``cut`` bytes of an answer while ``cuts`` are left."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    ranges, busy, cut, cuts = True, 0, 3 * BLOCK, 0
+    requests: ClassVar[list[tuple[str, str]]] = []
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        kind, wanted = type(self), self.headers.get("Range")
+        kind.requests.append((self.command, wanted or ""))
+        content = kind.files.get(self.path)
+        if kind.busy:
+            kind.busy -= 1
+            content, status = b"", 503
+        elif content is None:
+            content, status = b"", 404
+        else:
+            status = 206 if wanted and kind.ranges else 200
+            etag = hashlib.sha256(content).hexdigest()
+            if status == 206:
+                content = content[int(wanted[len("bytes=") : -1]) :] if wanted else content
+        self.send_response(status)
+        if status < 300:
+            self.send_header("ETag", etag)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body and kind.cuts and len(content) > kind.cut:
+            kind.cuts -= 1
+            content = content[: kind.cut]
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def served(files: dict[str, bytes], **settings: Any) -> Iterator[tuple[str, type[Server]]]:
+    kind: Any = type("Served", (Server,), {"files": files, "requests": [], **settings})
+    with serving(kind) as address:
+        yield address, kind
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(remote_files, "BLOCK", BLOCK)
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    system = fsspec.filesystem("memory")
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+def fetch(tmp_path: Path, url: str, reporter: Recorder | None = None, **options: Any) -> Path:
+    return fetch_data(tmp_path, url, ".tar", reporter or Recorder(), **options)
+
+
+def test_a_folder_of_a_storage(tmp_path: Path, memory: Any) -> None:
+    contents = {"a.tar": CONTENT, "train/b.tar": CONTENT[:50], "train/.hidden.tar": b"x", "notes.txt": b"y"}
+    for name, content in contents.items():
+        memory.pipe(f"/bucket/data/{name}", content)
+    folder = fetch(tmp_path, "memory://bucket/data")
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.tar")}
+    assert found == {"a.tar": CONTENT, "train/b.tar": CONTENT[:50]}
+    again, before = Recorder(), (folder / "a.tar").stat().st_mtime_ns
+    assert fetch(tmp_path, "memory://bucket/data", again) == folder
+    assert ((folder / "a.tar").stat().st_mtime_ns, again.said, again.warned) == (before, [], [])
+    memory.pipe("/bucket/data/a.tar", CONTENT[::-1])
+    memory.rm("/bucket/data/train/b.tar")
+    fetch(tmp_path, "memory://bucket/data", again)
+    assert [path.read_bytes() for path in folder.rglob("*.tar")] == [CONTENT[::-1]]
+    assert len(again.warned) == 2  # one changed, one gone
+
+
+def test_one_file_and_local_files(tmp_path: Path, memory: Any) -> None:
+    memory.pipe("/bucket/a.tar", CONTENT)
+    path = fetch(tmp_path, "memory://bucket/a.tar")
+    assert (path.name, path.read_bytes()) == ("a.tar", CONTENT)
+    (tmp_path / "own data.tar").write_bytes(b"own")
+    assert fetch(tmp_path, (tmp_path / "own data.tar").as_uri()) == tmp_path / "own data.tar"
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_connection_continues(tmp_path: Path, ranges: bool) -> None:
+    """By ranges from where it stopped; a server without ranges sends all again."""
+    with served({"/d/a.tar": CONTENT}, ranges=ranges, cuts=2 if not ranges else 5, busy=1) as (address, server):
+        assert fetch(tmp_path, f"{address}/d/a.tar").read_bytes() == CONTENT
+        starts = [wanted for command, wanted in server.requests if command == "GET"]
+    assert starts[:3] == ["", f"bytes={3 * BLOCK}-", f"bytes={(6 if ranges else 3) * BLOCK}-"]
+
+
+def test_what_was_fetched_is_kept_for_the_next_command(tmp_path: Path) -> None:
+    files = {"/a0.tar": CONTENT[:500], "/a1.tar": CONTENT}
+    with served(files, cut=BLOCK, cuts=10**6, ranges=False) as (address, server):
+        url = f"{address}/a{{0..1}}.tar"
+        with raises_error("KD-DATA-229"):
+            fetch(tmp_path, url)
+        server.cuts, server.ranges = 0, True
+        server.requests.clear()
+        folder = fetch(tmp_path, url)
+        got = [wanted for command, wanted in server.requests if command == "GET"]
+    assert got == [f"bytes={BLOCK}-"]
+    assert [path.read_bytes() for path in sorted(folder.glob("*.tar"))] == list(files.values())
+    warned = Recorder()
+    assert fetch(tmp_path, url, warned) == folder  # the server is gone
+    assert len(warned.warned) == 1
+    (folder / "a0.tar").unlink()
+    with raises_error("KD-DATA-229"):
+        fetch(tmp_path, url)
+
+
+def test_a_file_that_changes_meanwhile_is_not_mixed(tmp_path: Path) -> None:
+    with served({"/a.tar": CONTENT}, cut=BLOCK, cuts=1, ranges=False) as (address, server):
+        server.cuts = 10**6
+        with raises_error("KD-DATA-229"):
+            fetch(tmp_path, f"{address}/a.tar")
+        server.cuts, server.ranges = 0, True
+        server.files = {"/a.tar": CONTENT[::-1]}
+        assert fetch(tmp_path, f"{address}/a.tar").read_bytes() == CONTENT[::-1]
+
+
+def test_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
+    file = remote_files.RemoteFile("memory://a.tar", "a.tar", len(CONTENT), "1", sha256="0" * 64)
+    system = fsspec.filesystem("memory")
+    system.pipe("/a.tar", CONTENT)
+    with raises_error("KD-DATA-228"):
+        remote._fetch(remote_files.FsspecFiles(system, "memory"), file, tmp_path / "a.tar")
+    system.rm("/a.tar")
+    assert list(tmp_path.glob("a.tar*")) == [tmp_path / "a.tar.part.stamp"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:SECRET@host/a.tar",
+        "https://host/a.tar?X-Amz-Signature=SECRET",
+        "s3://key:SECRET@bucket/a",
+        "http://host/a.tar",
+        "ftp://host/a.tar",
+        "https:///a.tar",
+        "s3://bucket/../a",
+        "https://host/{0..999999}-{0..999999}.tar",
+    ],
+)
+def test_urls_that_are_not_read(tmp_path: Path, url: str) -> None:
+    with raises_error("KD-DATA-220") as caught:
+        fetch(tmp_path, url)
+    assert "SECRET" not in str(caught.value) + caught.value.where + caught.value.why
+    assert not list((tmp_path / FOLDER).glob("*"))
+
+
+def test_names_and_sizes_of_a_storage_are_not_trusted(tmp_path: Path, memory: Any) -> None:
+    memory.pipe("/bucket/data/x\\a.tar", CONTENT)
+    with raises_error("KD-DATA-223"):
+        fetch(tmp_path, "memory://bucket/data")
+    with raises_error("KD-DATA-225"):
+        fetch(tmp_path, "memory://bucket/nothing")
+    memory.pipe("/bucket/large/a.tar", CONTENT)
+    with raises_error("KD-DATA-226", mentions=("max_download_gib: 1",)):
+        fetch(tmp_path, "memory://bucket/large", limit=0)
+    assert not list((tmp_path / FOLDER).rglob("*.tar"))
+
+
+def test_packages_of_storages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(protocol: str) -> Any:
+        raise ImportError(protocol)
+
+    monkeypatch.setattr(fsspec, "filesystem", missing)
+    for protocol, package in (("s3", "s3fs"), ("gs", "gcsfs")):
+        with raises_error("KD-DATA-221", mentions=(package,)):
+            fetch(tmp_path, f"{protocol}://bucket/a")
+
+
+@pytest.mark.parametrize("source", ["webdataset", "parquet"])
+def test_a_project_reads_archives_behind_a_url(tmp_path: Path, source: str) -> None:
+    if source == "webdataset":
+        local = write_tar(tmp_path / "local" / "train-0.tar", members_of(ROWS, PNGS))
+    else:
+        local = write_parquet(tmp_path / "local.parquet", COLUMNS)
+    with served({f"/set/{local.name}": local.read_bytes()}) as (address, _):
+        indexes = []
+        for name, path in (("here", str(local)), ("there", f"{address}/set/{local.name}")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "registry.yaml").write_text(
+                f"version: 1\ndata:\n- source: {source}\n  path: '{path}'\n", encoding="utf-8"
+            )
+            indexes.append(load_index(Project(tmp_path / name)))
+        here, there = indexes
+        assert there.ids == here.ids
+        assert there.digests.tolist() == here.digests.tolist()
+        assert [open_image(a).tobytes() for a in there.samples] == [open_image(b).tobytes() for b in here.samples]
+        text = (tmp_path / "there" / "registry.yaml").read_text(encoding="utf-8")
+        (tmp_path / "there" / "registry.yaml").write_text(re.sub("source: .*", "source: csv", text), encoding="utf-8")
+        with raises_error("KD-DATA-224", mentions=("webdataset", "parquet")):
+            load_index(Project(tmp_path / "there"))
