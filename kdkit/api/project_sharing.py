@@ -186,6 +186,7 @@ class SharingMethods(OpenedProject):
             >>> kdkit.Project.unbundle("project.tar")  # doctest: +SKIP
         """
         from kdkit.api.bundle import Unbundled
+        from kdkit.core.data.remote_files import is_url
         from kdkit.core.project.project import Project
         from kdkit.core.sharing.bundle import check, check_target, missing_here, unpack
 
@@ -199,5 +200,6 @@ class SharingMethods(OpenedProject):
         else:
             manifest = unpack(source, folder, max_size=limit, reporter=reporter)
             data = Project(folder).registry.data
-            absent = tuple(entry.path for entry in data if not (folder / entry.path).exists())
+            local = [entry.path for entry in data if not is_url(entry.path)]
+            absent = tuple(path for path in local if not (folder / path).exists())
         return Unbundled(folder.absolute(), manifest, tuple(missing_here(manifest.requirements)), absent)

@@ -13,12 +13,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-import httpx2
-
 from kdkit.core.base.errors import ExitCode, KdkitError
+
+if TYPE_CHECKING:
+    import httpx2
 
 PROTOCOLS = ("https", "s3", "gs", "hf", "file", "memory")
 """``file`` needs no fetching; ``memory`` is fsspec's, for tests."""
@@ -155,6 +156,8 @@ class HttpFiles:
     """Files of web servers, which list nothing: braces name several."""
 
     def __init__(self) -> None:
+        import httpx2  # takes time, and few projects need it
+
         self._client = httpx2.Client(timeout=TIMEOUT, follow_redirects=True)
 
     def find(self, url: str, ending: str) -> list[RemoteFile]:
@@ -195,9 +198,11 @@ class _Answer:
         self._stream, self._url = client.stream(method, url, headers=headers), url
 
     def __enter__(self) -> httpx2.Response:
+        from httpx2 import HTTPError
+
         try:
             answer = self._stream.__enter__()
-        except httpx2.HTTPError as error:
+        except HTTPError as error:
             raise Unavailable(_named(error)) from None
         if answer.url.scheme != "https" and not _is_loopback(str(answer.url)):
             self._stream.__exit__(None, None, None)
@@ -211,8 +216,10 @@ class _Answer:
         return answer
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        from httpx2 import HTTPError
+
         self._stream.__exit__(kind, error, trace)
-        if isinstance(error, httpx2.HTTPError):
+        if isinstance(error, HTTPError):
             raise Unavailable(_named(error)) from None
 
 
