@@ -67,6 +67,9 @@ class DistillPlan(Result):
             parts.append(f"Cannot teach with batches of {plan.batch_size}: {', '.join(plan.idle_losses)}")
         if plan.domains_not_judged:
             parts.append(f"Not judged after training: {', '.join(plan.domains_not_judged)}")
+        if plan.recipe.augment is not None:
+            plain = len(plan.samples) - plan.augmented
+            parts.append(f"Random views: {plan.augmented} samples; {plain} keep the plain image of their teachers")
         parts += _protection(plan)
         if plan.correction is not None:
             parts.append(_correction_line(plan.correction))

@@ -169,6 +169,24 @@ class IncrementPart(Part):
     """Repair of a student that breaks the guard; null refuses it at once."""
 
 
+class AugmentPart(Part):
+    """Random views of training images, as in CLIP's training. Samples that a teacher covers keep the plain image, to
+    which its features belong; so do those that the previous version teaches."""
+
+    crop: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.9, 1.0)
+    """Smallest and largest share of the image's area; the part is resized to the student's input."""
+    ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    """Smallest and largest width over height of the part."""
+    flip: tuple[str, ...] = ()
+    """Domains whose images are mirrored in half of the views; ``*`` for all. Not where left and right matter."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentPart:
+        if self.crop[0] > self.crop[1] or self.ratio[0] > self.ratio[1]:
+            raise ValueError("write the smaller number of 'crop' and 'ratio' first")
+        return self
+
+
 class CorrectionPart(Part):
     """Reflective correction, for generating students: between epochs the student answers training samples, and wrong
     answers are trained again with a corrected text."""
@@ -224,6 +242,7 @@ class Recipe(Part):
     optimizer: OptimizerPart
     increment: IncrementPart = IncrementPart()
     correction: CorrectionPart | None = None
+    augment: AugmentPart | None = None
 
     @model_validator(mode="after")
     def _space_and_aligner(self) -> Recipe:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from kdkit.core.contracts import CaptionView
-from kdkit.core.distill.loop.inputs import InputCache
+from kdkit.core.distill.loop.inputs import InputCache, InputRows
+from kdkit.core.distill.loop.random_views import PLAIN
 from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Floats, Indices
 
@@ -94,10 +95,11 @@ class DistillDataLoader:
         seeded: give every sample of a batch a seed, by which its inputs are altered.
         rank, world: this process and the number of processes that share each batch.
         pinned: put batches into page-locked memory, for a GPU.
+        augmented: samples that no teacher covers get random views.
 
     Example:
         >>> from types import SimpleNamespace
-        >>> inputs = SimpleNamespace(batch=lambda samples, upcoming: {"pixels": torch.ones(len(samples), 3, 8, 8)})
+        >>> inputs = SimpleNamespace(batch=lambda rows, *_: {"pixels": torch.ones(len(rows), 3, 8, 8)})
         >>> features = np.eye(4, dtype=np.float32)
         >>> radio = TeacherTargets(
         ...     "radio", {"image": 4}, np.arange(4), np.ones(4, dtype=np.float32), lambda signal, rows: features[rows]
@@ -133,12 +135,13 @@ class DistillDataLoader:
         rank: int = 0,
         world: int = 1,
         pinned: bool = False,
+        augmented: bool = False,
     ) -> None:
         self._sampler, self._inputs, self._targets, self._domain = sampler, inputs, targets, domain
         self._captions, self._seeded = captions, seeded
         self._drawn = [teacher.name for teacher in targets if teacher.name != PREVIOUS] if one_teacher else []
         self._seed, self._local_teachers, self._rank, self._world = seed, local_teachers, rank, world
-        self._pinned = pinned
+        self._pinned, self._augmented = pinned, augmented
 
     def batches(self, start: int) -> Iterator[tuple[int, DistillBatch]]:
         """(step, batch) from ``start`` to the last step.
@@ -164,9 +167,9 @@ class DistillDataLoader:
         indices = self._sampler[step]
         weights = self._weights(indices, step)
         shard = self._shard(indices)
-        upcoming = self._sampler[step + 1] if step + 1 < len(self._sampler) else indices[:0]
+        rows, upcoming = self._rows(step), self._rows(step + 1) if step + 1 < len(self._sampler) else None
         batch = DistillBatch(
-            inputs=self._inputs.batch(indices[shard], upcoming[self._shard(upcoming)]),
+            inputs=self._inputs.batch(rows.indices, rows.views, upcoming),
             targets={t.name: self._load(t, indices, weights[t.name], shard) for t in self._targets},
             weights={name: torch.from_numpy(weight) for name, weight in weights.items()},
             domain=torch.from_numpy(self._domain[indices]),
@@ -174,6 +177,18 @@ class DistillDataLoader:
             seeds=torch.from_numpy(self._seeds(step, len(indices))[shard]) if self._seeded else None,
         )
         return batch.pin_memory() if self._pinned else batch
+
+    def _rows(self, step: int) -> InputRows:
+        """What this rank needs of the student's inputs."""
+        indices = self._sampler[step]
+        shard = self._shard(indices)
+        if not self._augmented:
+            return InputRows(indices[shard])
+        views = np.random.default_rng([self._seed, 8, step]).integers(2**62, size=len(indices))
+        covered = np.zeros(len(indices), dtype=bool)
+        for weight in self._weights(indices, step).values():
+            covered |= weight > 0
+        return InputRows(indices[shard], np.where(covered, PLAIN, views)[shard])
 
     def _shard(self, indices: Indices) -> slice:
         """Places of this rank."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from kdkit.core.contracts import Sample, Student
 from kdkit.core.data.images import decoding_threads, open_image
 from kdkit.core.distill.loop.input_bytes import InputBytes
+from kdkit.core.distill.loop.random_views import PLAIN, RandomViews
 from kdkit.core.distill.plan.types import Indices
 from kdkit.core.plugin_system.failures import plugin_errors
 
@@ -26,6 +28,28 @@ if TYPE_CHECKING:
     from kdkit.core.distill.loop.stored_inputs import StoredInputs
 
 GIB = 2**30
+
+
+Wanted = tuple[int, int]
+"""A row of the index, and the number of its view."""
+
+
+@dataclass(frozen=True)
+class InputRows:
+    """What a batch needs of the inputs.
+
+    Attributes:
+        indices: (B,) rows of the index.
+        views: (B,) number of a random view, or ``PLAIN``; None: all are plain.
+    """
+
+    indices: Indices
+    views: Indices | None = None
+
+    def pairs(self) -> list[Wanted]:
+        """Each row with its view."""
+        views = [PLAIN] * len(self.indices) if self.views is None else self.views.tolist()
+        return list(zip(self.indices.tolist(), views, strict=True))
 
 
 class InputCache:
@@ -40,6 +64,7 @@ class InputCache:
         budget: bytes of memory.
         threads: that decode; by default :func:`~kdkit.core.data.images.decoding_threads`.
         stored: inputs on disk, which need no decoding and no memory.
+        views: random views, for rows of which a batch asks one.
     """
 
     def __init__(
@@ -50,12 +75,13 @@ class InputCache:
         budget: int = 2 * GIB,
         threads: int | None = None,
         stored: StoredInputs | None = None,
+        views: RandomViews | None = None,
     ) -> None:
-        self._stored = stored
+        self._stored, self._views = stored, views
         self._student, self._index = student, index
         self._budget = self._free = budget
         self._rows: dict[int, Mapping[str, Tensor]] = {}
-        self._ahead: dict[int, Future[Mapping[str, Tensor]]] = {}
+        self._ahead: dict[Wanted, Future[Mapping[str, Tensor]]] = {}
         self._added: tuple[Sample, ...] = ()
         self._pool = ThreadPoolExecutor(threads or decoding_threads(), thread_name_prefix="decode")
         self._bytes: InputBytes | None = None
@@ -69,28 +95,32 @@ class InputCache:
     def add(self, samples: Sequence[Sample]) -> int:
         """Number ``samples`` after those of the index, instead of any added before; returns the first number."""
         first = len(self._index)
-        self._ahead = {number: future for number, future in self._ahead.items() if number < first}
+        self._ahead = {wanted: future for wanted, future in self._ahead.items() if wanted[0] < first}
         for number in [number for number in self._rows if number >= first]:
             self._free += _nbytes(self._rows.pop(number))
         self._added = tuple(samples)
         return first
 
-    def batch(self, indices: Indices, upcoming: Indices | None = None) -> dict[str, Tensor]:
+    def batch(
+        self, indices: Indices, views: Indices | None = None, upcoming: InputRows | None = None
+    ) -> dict[str, Tensor]:
         """Stacked inputs (len(indices), ...).
 
         Args:
-            indices: rows of the index.
+            indices, views: as of :class:`InputRows`.
             upcoming: rows of the next batch, whose decoding begins once these are decoded.
 
         Raises:
             UnreadableImage: with the sample's id.
             KdkitError: the student's plugin fails on a sample, with its id.
         """
-        numbers: list[int] = indices.tolist()
-        futures = [self._ahead.pop(n) if n in self._ahead else self._submit(n) for n in numbers]
-        for number in () if upcoming is None else dict.fromkeys(upcoming.tolist()):
-            if number not in self._rows and number not in self._ahead:
-                self._ahead[number] = self._submit(number)
+        futures = [
+            self._ahead.pop(one) if one in self._ahead else self._submit(one)
+            for one in InputRows(indices, views).pairs()
+        ]
+        for one in () if upcoming is None else dict.fromkeys(upcoming.pairs()):
+            if one not in self._ahead and (one[1] != PLAIN or one[0] not in self._rows):
+                self._ahead[one] = self._submit(one)
         rows = [future.result() for future in futures]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
@@ -107,14 +137,16 @@ class InputCache:
         """Stop the decoding threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _submit(self, number: int) -> Future[Mapping[str, Tensor]]:
-        return self._pool.submit(self._row, number)
+    def _submit(self, wanted: Wanted) -> Future[Mapping[str, Tensor]]:
+        return self._pool.submit(self._row, *wanted)
 
     def _sample(self, number: int) -> Sample:
         first = len(self._index)
         return self._index.samples[number] if number < first else self._added[number - first]
 
-    def _row(self, number: int) -> Mapping[str, Tensor]:
+    def _row(self, number: int, view: int) -> Mapping[str, Tensor]:
+        if view != PLAIN:
+            return self._prepare(number, view)
         if self._stored is not None and self._stored.has(number):
             return self._stored.row(number)
         kept = self._rows.get(number)
@@ -129,10 +161,14 @@ class InputCache:
                     self._rows[number] = smaller
         return row
 
-    def _prepare(self, number: int) -> Mapping[str, Tensor]:
+    def _prepare(self, number: int, view: int = PLAIN) -> Mapping[str, Tensor]:
         sample = self._sample(number)
+        image = open_image(sample)
+        if view != PLAIN:
+            assert self._views is not None
+            image = self._views.view(image, sample, view)
         with plugin_errors(f"the student failed on sample '{sample.id}'", self._student):
-            return self._student.prepare(open_image(sample), sample)
+            return self._student.prepare(image, sample)
 
     def _smaller(self, row: Mapping[str, Tensor], number: int) -> Mapping[str, Tensor] | None:
         with self._lock:

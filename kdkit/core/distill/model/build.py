@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError
@@ -17,6 +18,7 @@ from kdkit.core.contracts import LossSpec, Reporter, Student
 from kdkit.core.distill.alignment.fit import subsample
 from kdkit.core.distill.loop.dataloader import DistillDataLoader, StepSampler
 from kdkit.core.distill.loop.inputs import InputCache
+from kdkit.core.distill.loop.random_views import RandomViews, input_size
 from kdkit.core.distill.loop.stored_inputs import store_inputs
 from kdkit.core.distill.model.aligners import make_aligners
 from kdkit.core.distill.model.altered_inputs import AlteredInputs
@@ -94,6 +96,7 @@ class Build:
             rank=accelerator.process_index,
             world=accelerator.num_processes,
             pinned=accelerator.device.type == "cuda",
+            augmented=plan.recipe.augment is not None,
         )
 
 
@@ -136,7 +139,11 @@ def build(
     stored = None
     if builder.reading.cache is not None and shown is None:
         stored = store_inputs(builder.state, model, inventory.index, plan.samples, reporter)
-    inputs = InputCache(model, inventory.index, stored=stored, threads=builder.reading.threads)
+    views = None
+    if plan.recipe.augment is not None:
+        blank = model.prepare(Image.new("RGB", (64, 64)), inventory.index.samples[int(plan.samples[0])])
+        views = RandomViews(plan.recipe.augment, input_size(blank))
+    inputs = InputCache(model, inventory.index, stored=stored, threads=builder.reading.threads, views=views)
     targets = list(teachers)
     if parent is not None and plan.previous.weight:
         targets.append(previous_version_targets(student, inputs, plan, catalogue, scratch, reporter, shown))

@@ -92,7 +92,18 @@ def make_plan(
         settings=_settings(recipe, steps, increment=parent is not None, seed=seed),
         digest="",
     )
+    plan = replace(plan, augmented=_augmented(plan, train, taught))
     return replace(plan, digest=_digest(plan, inventory, parent, student))
+
+
+def _augmented(plan: Plan, train: Indices, taught: Taught) -> int:
+    """Samples of which no teacher, nor the previous version, needs the plain view."""
+    if plan.recipe.augment is None:
+        return 0
+    plain = np.logical_or.reduce([np.zeros(len(train), dtype=bool), *taught.values()])
+    if plan.parent is not None and plan.previous.weight:
+        plain |= np.isin(train, plan.rehearsed)
+    return int((~plain & np.isin(train, plan.samples)).sum())
 
 
 def _training_samples(inventory: TeachingInventory) -> Indices:

@@ -163,6 +163,7 @@ class Plan:
         correction: rounds of correction; None without them.
         finished: the version that this plan has made already, if any.
         idle_losses: losses of the recipe that a batch of this size cannot teach.
+        augmented: training samples that get random views, because no teacher covers them.
         domains_not_judged: domains that the run trains and the calibration split cannot measure.
         domains: names of the domain numbers in ``pools``.
     """
@@ -185,6 +186,7 @@ class Plan:
     correction: CorrectionSchedule | None = None
     domains_not_judged: tuple[str, ...] = ()
     idle_losses: tuple[str, ...] = ()
+    augmented: int = 0
     finished: str | None = None
     domains: tuple[str, ...] = ()
 
@@ -227,6 +229,7 @@ class Plan:
             "digest": self.digest,
             "finished": self.finished,
             "idle_losses": list(self.idle_losses),
+            "augmented_samples": self.augmented,
             "domains_not_judged": list(self.domains_not_judged),
             "correction": None if self.correction is None else self.correction.to_json(),
         }

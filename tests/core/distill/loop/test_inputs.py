@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdkit.core.contracts import Sample
 from kdkit.core.data.images import open_image
-from kdkit.core.distill.loop.inputs import InputCache
+from kdkit.core.distill.loop.inputs import InputCache, InputRows
 from tests.core.features.small import index_of, paint, picture_samples
 from tests.errors import raises_error
 from tests.toys import SIDE, ToyEncoder
@@ -39,7 +39,7 @@ def test_every_way_gives_the_same_inputs(tmp_path: Path, threads: int, budget: i
     samples = picture_samples(tmp_path, COUNT)
     inputs = InputCache(ToyEncoder(), index_of(samples, tmp_path), budget=budget, threads=threads)
     wanted = expected(samples, ROWS)
-    assert same(inputs.batch(ROWS, np.array([7, 3, 3])), wanted)
+    assert same(inputs.batch(ROWS, upcoming=InputRows(np.array([7, 3, 3]))), wanted)
     assert same(inputs.batch(np.array([3, 7])), expected(samples, [3, 7]))  # decoded ahead
     assert same(inputs.batch(ROWS), wanted)
     paint(tmp_path / "007.png", seed=99)
@@ -64,14 +64,15 @@ def test_added_samples_replace_those_added_before(tmp_path: Path) -> None:
     for text in ("one", "another"):
         more = Sample("more", samples[3].image, text, "ct")
         assert inputs.add([more]) == COUNT
-        assert same(inputs.batch(np.array([COUNT, 1]), np.array([COUNT])), expected([*samples, more], [COUNT, 1]))
+        found = inputs.batch(np.array([COUNT, 1]), upcoming=InputRows(np.array([COUNT])))
+        assert same(found, expected([*samples, more], [COUNT, 1]))
     inputs.close()
 
 
 def test_an_unreadable_image_names_its_sample(tmp_path: Path) -> None:
     inputs = InputCache(ToyEncoder(), index_of(picture_samples(tmp_path, COUNT), tmp_path), threads=2)
     (tmp_path / "004.png").write_bytes(b"no image")
-    inputs.batch(np.array([1]), np.array([4]))  # decoding ahead is not the error of this batch
+    inputs.batch(np.array([1]), upcoming=InputRows(np.array([4])))  # decoding ahead is not the error of this batch
     with raises_error("KD-DATA-001", where=str(tmp_path / "004.png"), mentions=("s004",)):
         inputs.batch(np.array([4, 5]))
     inputs.close()

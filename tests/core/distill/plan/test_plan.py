@@ -66,6 +66,21 @@ def test_a_loss_without_teachers_uses_all_samples(root: Path) -> None:
     assert (plan.fresh, plan.skipped_samples, plan.domains_without_teacher) == (3 * DOMAIN, 0, ("xray",))
 
 
+def test_random_views_are_for_samples_without_a_teacher(root: Path) -> None:
+    write_recipe(
+        root, "  - {name: crd, weight: 1.0}\n", "  - {name: crd, weight: 1.0}\n  - {name: clip, weight: 0.1}\n"
+    )
+    plain = plan_of(root)
+    with open(root / "toy.yaml", "a", encoding="utf-8") as file:
+        file.write("augment: {crop: [0.5, 1.0], flip: [xray]}\n")
+    plan = plan_of(root)
+    assert (plain.augmented, plan.augmented, plan.fresh) == (0, DOMAIN, 3 * DOMAIN)
+    assert plan.digest != plain.digest
+    text = str(DistillPlan(plan, Estimate(1.0, 1, 1, 1, 0.0, 0.0)))
+    (line,) = (line for line in text.splitlines() if line.startswith("Random views"))
+    assert {str(DOMAIN), str(2 * DOMAIN)} <= {*line.split()}
+
+
 def test_samples_that_neither_teacher_nor_text_can_teach_are_skipped(root: Path) -> None:
     write_recipe(root, "  - {name: crd, weight: 1.0}\n", "  - {name: crd, weight: 1.0}\n  - {name: clip}\n")
     found = prepare(open_project(root), Options(), Silent())
