@@ -66,7 +66,7 @@ def _expected_size(path: Path, size: int) -> int | None:
             try:
                 header = json.loads(file.read(length))
                 ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+            except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
                 return None
             wanted = 8 + length + max(ends, default=0)
             return wanted if wanted > size else None

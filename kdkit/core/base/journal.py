@@ -118,7 +118,7 @@ class Journal:
                     yield settings, None
                 else:
                     yield settings, JournalEntry((row["id"], row["digest"]), row["value"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise KdkitError(
                     "KD-BASE-020",
                     "damaged line in a journal",
@@ -170,7 +170,7 @@ def intact_lines(content: bytes) -> bytes:
     for line in content.splitlines(keepends=True):
         try:
             settings_known |= "settings" in without_checksum(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             settings_known &= b'"digest"' in line  # the damaged line is an entry
             continue
         if settings_known and line.endswith(b"\n"):

@@ -55,7 +55,11 @@ class JsonRecord:
     @classmethod
     def from_bytes(cls, content: bytes | str) -> Self:
         """Read what :meth:`to_bytes` gave. Raises: ValueError, as :meth:`from_json`."""
-        return cls.from_json(json.loads(content))
+        try:
+            found = json.loads(content)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        return cls.from_json(found)
 
 
 CHECKSUM = "checksum"

@@ -116,7 +116,7 @@ class DigestCache:
     def _read(self) -> dict[str, list[int]]:
         try:
             known = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         if not isinstance(known, dict) or not all(isinstance(v, list) and len(v) == 3 for v in known.values()):
             return {}

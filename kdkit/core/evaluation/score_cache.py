@@ -85,5 +85,5 @@ def _read(path: Path) -> list[DomainScore] | None:
     try:
         facts: Mapping[str, Any] = without_checksum(json.loads(path.read_bytes()))
         return [score_from_json(score) for score in facts["scores"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -180,7 +180,7 @@ def read_scores(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
     """
     try:
         return parse(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise KdkitError(
             "KD-EVAL-009",
             "this evaluation cannot be read",

@@ -57,7 +57,7 @@ def _origin(dist: Distribution) -> dict[str, Any]:
     """``direct_url.json`` (PEP 610); empty for what came from an index."""
     try:
         origin = json.loads(dist.read_text("direct_url.json") or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return origin if isinstance(origin, dict) and isinstance(origin.get("url"), str) else {}
 

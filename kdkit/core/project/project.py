@@ -240,7 +240,7 @@ def _read_holder(handle: TextIO) -> dict[str, Any]:
     try:
         holder = json.loads(handle.read())
         return {"pid": int(holder["pid"]), "host": holder.get("host"), "command": str(holder["command"])}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

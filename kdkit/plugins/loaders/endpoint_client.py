@@ -110,7 +110,7 @@ class ChatClient:
                 wait = _retry_after(headers, default=wait)
             except httpx2.TimeoutException:
                 failure = "timeout"
-            except (InvalidReply, ValueError) as error:  # json.loads raises ValueError
+            except (InvalidReply, ValueError, RecursionError) as error:  # json.loads raises ValueError
                 failure = f"invalid reply ({str(error)[:80]})"
             except httpx2.RequestError as error:
                 failure = type(error).__name__

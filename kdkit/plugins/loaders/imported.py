@@ -56,7 +56,7 @@ def load_imported(folder: Path) -> ImportedFeatures:
         )
         stated = {name: str(found[name]) for name in ("model", "revision", "preprocessing") if found[name]}
         return ImportedFeatures(signals, {IMPORTED: f"sha256 {found['sha256']}", **stated})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise KdkitError(
             "KD-LOAD-082",
             f"no {FILE} of 'kdkit features import' here",

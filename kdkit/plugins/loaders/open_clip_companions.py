@@ -57,7 +57,7 @@ def _text_cfg_of_weights(folder: Path) -> dict[str, Any]:
 def _text_cfg(path: Path) -> dict[str, Any]:
     try:
         text_cfg = json.loads(path.read_bytes())["model_cfg"]["text_cfg"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}  # the loader reports a damaged config
     return text_cfg if isinstance(text_cfg, dict) else {}
 
@@ -67,7 +67,7 @@ def _has_text_config(folder: Path) -> bool:
         return True
     try:
         beside = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     # A config.json beside the weights may also be that of a whole dual encoder.
     return isinstance(beside, dict) and "model_type" in beside and "vision_config" not in beside

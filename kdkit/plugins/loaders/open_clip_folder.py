@@ -304,7 +304,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
             fix="choose another loader, or give the option 'arch' if it holds only weights",
             code=ExitCode.MISSING,
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         fix = "fetch the file again"
         raise KdkitError("KD-LOAD-025", "not valid JSON", where=str(path), why=str(error), fix=fix) from error
     if not isinstance(data, dict):

@@ -71,5 +71,5 @@ def words_of(files: Mapping[str, bytes]) -> list[str] | None:
         vocabulary: dict[str, int] = json.loads(files["tokenizer.json"])["model"]["vocab"]
         words = sorted(vocabulary, key=lambda word: vocabulary[word])[len(_FRONT) : -1]
         return words if word_tokenizer_files(words) == dict(files) else None
-    except (KeyError, ValueError, TypeError, AttributeError, KdkitError):
+    except (KeyError, ValueError, TypeError, AttributeError, KdkitError, RecursionError):
         return None

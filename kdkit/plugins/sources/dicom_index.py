@@ -91,7 +91,7 @@ class HeaderCache:
     def _load(self) -> dict[str, Any]:
         try:
             known = json.loads(self._path.read_bytes()) if self._path else {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return known if isinstance(known, dict) else {}
 

@@ -113,7 +113,7 @@ class ParquetRows(ShardedRows):
         try:
             features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
             names = features[self.columns.get("label", "label")]["names"]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             return ()
         return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 

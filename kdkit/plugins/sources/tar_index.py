@@ -179,7 +179,7 @@ def _load(path: Path, stamp: list[int]) -> Shard | None:
             for key, one in found["samples"].items()
         }
         return Shard(samples, {what: (first, count) for what, (first, count) in found["others"].items()})
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None  # an index of another kdkit, or a damaged one, is made again
 
 

@@ -297,7 +297,7 @@ def _config(folder: Path, tower: str, wanted: str) -> dict[str, Any]:
     """The ``config.json`` of transformers in ``folder``."""
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise no_tower(folder, tower, f"neither {CONFIG} nor config.json can be read: {error}", wanted) from None
     return dict(found) if isinstance(found, dict) else {}
 

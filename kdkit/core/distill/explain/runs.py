@@ -241,7 +241,7 @@ class PreparedExplanation:
     def _load(file: Path) -> Evaluation:
         try:
             return Evaluation.from_json(without_checksum(json.loads(file.read_bytes())))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise KdkitError(
                 "KD-DIST-081",
                 "the evaluation of a run cannot be read",

@@ -91,7 +91,7 @@ def load_measurements(path: Path, by: TrustBasis = "label") -> dict[str, Teacher
             )
             for name, entry in data.get(_SECTIONS[by], {}).items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise KdkitError(
             "KD-TRUST-002",
             "the saved trust scores cannot be read",

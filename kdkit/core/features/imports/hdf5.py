@@ -59,7 +59,7 @@ def _parts(stem: str, path: Path, id_format: str | None) -> Iterator[Part]:
         dataset = _features(file, path)
         shape = dataset.shape
         if len(shape) == 1 or (shape[0] == 1 and COORDS not in file and len(shape) == 2):
-            values = as_vectors(np.atleast_2d(dataset[...]), FEATURES, str(path))
+            values = as_vectors(np.atleast_2d(_values(dataset, ..., path)), FEATURES, str(path))
             yield Part(_ids(stem, 0, None, 1, id_format or OF_SLIDE, path), {IMAGE: values})
             return
         flat = len(shape) == 3 and shape[0] == 1  # some versions keep the batch axis
@@ -69,7 +69,7 @@ def _parts(stem: str, path: Path, id_format: str | None) -> Iterator[Part]:
             require_count(coords, count, FEATURES, str(path))
         for start in range(0, count, PART_ROWS):
             rows = slice(start, min(start + PART_ROWS, count))
-            values = as_vectors(dataset[0, rows] if flat else dataset[rows], FEATURES, str(path))
+            values = as_vectors(_values(dataset, (0, rows) if flat else rows, path), FEATURES, str(path))
             yield Part(_ids(stem, start, coords, len(values), id_format or OF_PATCH, path), {IMAGE: values})
 
 
@@ -105,17 +105,34 @@ def _features(file: h5py.File, path: Path) -> h5py.Dataset:
     if dataset is None:
         why = f"it has {', '.join(file) or 'nothing'}"
         raise unreadable(str(path), why, f"TRIDENT and CLAM store the vectors as '{FEATURES}'")
+    if not dataset.shape:
+        raise unreadable(str(path), f"'{FEATURES}' is a single number, or nothing", "store a vector per patch")
     return dataset
+
+
+def _values(dataset: h5py.Dataset, place: Any, path: Path) -> NDArray[Any]:
+    """Some of a dataset.
+
+    Raises:
+        KdkitError: it is damaged, or needs a filter that is not installed.
+    """
+    try:
+        found: NDArray[Any] = dataset[place]
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise unreadable(str(path), str(error), "check that it is a whole HDF5 file") from None
+    return found
 
 
 def _coords(file: h5py.File, path: Path) -> NDArray[Any] | None:
     dataset = _dataset(file, COORDS, path)
     if dataset is None:
         return None
-    found: NDArray[Any] = dataset[...]
+    found = np.asarray(_values(dataset, ..., path))
     found = found[0] if found.ndim == 3 and len(found) == 1 else found
     if found.ndim != 2 or found.shape[1] < 2 or found.dtype.kind not in "iuf":
         raise unreadable(str(path), f"'{COORDS}' is {found.dtype} of shape {found.shape}", "they are (x, y) per patch")
+    if not np.isfinite(found).all():
+        raise unreadable(str(path), f"'{COORDS}' has NaN or infinity", "they are (x, y) per patch")
     return found
 
 

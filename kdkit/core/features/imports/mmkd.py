@@ -75,7 +75,9 @@ def _read_meta(folder: Path) -> list[tuple[str, str, tuple[str, ...]]]:
             id_, place, trusted = entry["id"], entry["folderid"], entry["available_clips"]
             if not isinstance(id_, str) or not isinstance(place, str) or not isinstance(trusted, list):
                 raise TypeError("id and folderid are strings, available_clips is a list")
-        except (ValueError, KeyError, TypeError) as error:
+            if "\0" in id_ + place:
+                raise ValueError("a NUL character")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             why = f"{type(error).__name__}: {error}"
             raise unreadable(f"{path}:{number}", why, "a line has id, folderid and available_clips") from None
         try:
@@ -102,8 +104,17 @@ def _read(path: Path, key: str) -> Mapping[str, NDArray[Any]]:
     rows = {}
     for signal, name in ((IMAGE, f"{key}_img"), (TEXT, f"{key}_txt")):
         tensor = content.get(name) if isinstance(content, dict) else None
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or tensor.numel() != tensor.shape[-1]:
+        if tensor is None or not _is_vector(tensor):
             names = ", ".join(sorted(map(str, content))) if isinstance(content, dict) else type(content).__name__
             raise unreadable(str(path), f"it has no vector '{name}' but {names}", "copy the whole release")
         rows[signal] = tensor.detach().float().flatten().numpy()
     return rows
+
+
+def _is_vector(tensor: Any) -> bool:
+    """(D,) or (1, D) numbers in memory: neither sparse, nested nor without values."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor) or tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    return tensor.is_floating_point() and tensor.ndim > 0 and 0 < tensor.numel() == tensor.shape[-1]

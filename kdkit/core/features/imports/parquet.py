@@ -72,6 +72,8 @@ def _columns(names: list[str], where: str) -> tuple[str, dict[str, str]]:
     ids = next((name for name in names if name.lower() in IDS), None)
     if ids is None:
         raise unreadable(where, f"it has {', '.join(names)}", "name the column of ids 'id'")
+    if names.count(ids) > 1:
+        raise unreadable(where, f"it has two columns '{ids}'", "rename one of them")
     return ids, signals_of([name for name in names if name != ids], where)
 
 
@@ -91,7 +93,7 @@ def _batches(file: Any, columns: list[str], path: Path) -> Iterator[Any]:
 
 def _ids(column: Any, path: Path) -> list[str]:
     found = column.to_pylist()
-    if not all(isinstance(one, str | int) for one in found):
+    if not all(isinstance(one, str | int) and not isinstance(one, bool) for one in found):
         raise unreadable(str(path), f"the ids are {column.type}, or some are empty", "ids are one string per row")
     return [str(one) for one in found]
 

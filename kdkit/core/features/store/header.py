@@ -62,7 +62,7 @@ class Header:
             version = int(raw["format_version"])
             signals = tuple(SignalSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in raw["signals"])
             header = cls(raw["teacher"], raw["fingerprint"], dict(raw["parts"]), signals)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise damaged(where, str(error)) from error
         if version > FORMAT_VERSION:
             raise KdkitError(

@@ -78,7 +78,7 @@ def _read(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
         expected = about.pop("checksum")
     except KdkitError as error:
         raise as_kdkit_error(error.__cause__ or error, str(path)) or damaged(str(path), error.why) from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise damaged(str(path), f"{type(error).__name__}: {error}") from error
     if expected != _checksum(values, about):
         raise damaged(str(path), "the checksum does not match")

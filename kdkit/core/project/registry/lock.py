@@ -125,7 +125,7 @@ class Lock(_Fact):
             raw = json.loads(path.read_bytes())
         except FileNotFoundError:
             return cls()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _bad(path, "not a kdkit lock file", f"not JSON: {error}") from None
         if not isinstance(raw, dict) or not isinstance(raw.get("lock_version"), int):
             raise _bad(path, "not a kdkit lock file", "it has no lock_version")

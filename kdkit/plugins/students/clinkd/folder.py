@@ -53,7 +53,7 @@ class Saved:
                 )
             base = content.get("base")
             return cls(dict(content["config"]), Base.from_config(base) if base else None)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise KdkitError(
                 "KD-STUD-017",
                 "the student's config cannot be read",
@@ -73,7 +73,7 @@ def read_images(folder: Path, settings: Settings) -> ImageSettings:
     path = folder / IMAGE_CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise KdkitError(
             "KD-STUD-018",
             "the image settings cannot be read",

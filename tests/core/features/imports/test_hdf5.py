@@ -86,3 +86,31 @@ def test_options_of_an_earlier_import_are_used_where_they_fit(tmp_path: Path) ->
     assert all_rows(rows)[0] == ["a_0", "a_1", "a_2"]
     assert rows.read == {"id_format": "{file}_{row}"}
     assert all_rows(open_rows([path], ReadOptions(id_format="{row}", before=before)))[0] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    "datasets",
+    [
+        {"features": np.float32(1), "coords": np.zeros((1, 2))},
+        {"features": h5py.Empty("f4")},
+        {"features": np.zeros((3, 4), np.float32), "coords": np.full((3, 2), np.nan)},
+    ],
+    ids=["a number", "nothing", "no places"],
+)
+def test_datasets_without_vectors_or_places(tmp_path: Path, datasets: dict[str, Any]) -> None:
+    path = slide(tmp_path / "a.h5", **datasets)
+    with raises_error("KD-FEAT-022", where=str(path)):
+        all_rows(open_rows([path], ReadOptions()))
+
+
+def test_damaged_values_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    noise = np.random.default_rng(0).standard_normal((400, 40)).astype(np.float32)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", data=noise, compression="gzip")
+        place = file["features"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 64] = bytes(64)
+    path.write_bytes(content)
+    with raises_error("KD-FEAT-022", where=str(path)):
+        all_rows(open_rows([path], ReadOptions(id_format="{file}_{row}")))

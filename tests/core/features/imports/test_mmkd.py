@@ -53,6 +53,25 @@ def test_the_teacher_must_be_named(release: Path) -> None:
             open_rows([release], ReadOptions(key=key))
 
 
+@pytest.mark.parametrize(
+    "odd", [torch.tensor(1.0), torch.zeros(1, 0), torch.zeros(2, 8), torch.zeros(8, device="meta"), torch.arange(8)]
+)
+def test_tensors_that_are_no_vectors(release: Path, odd: torch.Tensor) -> None:
+    path = release / "features" / "data_1" / "a" / "clips_output.pt"
+    torch.save({"PLIP_img": odd, "PLIP_txt": torch.zeros(8)}, path)
+    with raises_error("KD-FEAT-022", where=str(path)):
+        all_rows(open_rows([release], ReadOptions(key="PLIP")))
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"id": "a\\u0000", "folderid": "data_1", "available_clips": ["PLIP"]}']
+)
+def test_lines_that_are_no_samples(release: Path, line: str) -> None:
+    (release / "meta.jsonl").write_text(line, encoding="utf-8")
+    with raises_error("KD-FEAT-022", where=f"{release / 'meta.jsonl'}:1"):
+        open_rows([release], ReadOptions(key="PLIP"))
+
+
 def test_code_is_never_run(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(release)
     torch.save({"PLIP_img": Explosive()}, release / "features" / "data_1" / "a" / "clips_output.pt")

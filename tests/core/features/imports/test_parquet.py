@@ -69,3 +69,12 @@ def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with raises_error("KD-FEAT-022", where=str(path)):
         open_rows([path], ReadOptions())
+
+
+def test_two_columns_of_ids_are_refused(tmp_path: Path) -> None:
+    arrays = [pa.array(["a", "b"]), pa.array(["c", "d"]), pa.array([[1.0], [2.0]])]
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_arrays(arrays, names=["id", "id", "image"]), tmp_path / "a.parquet")
+    with raises_error("KD-FEAT-022", mentions=["two columns"]):
+        open_rows([tmp_path / "a.parquet"], ReadOptions())

@@ -95,6 +95,7 @@ def test_locks_of_two_branches_merge(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "not a kdkit lock"),
         ('{"lockfileVersion": 3}', "not a kdkit lock"),
         ('{"lock_version": 2, "teachers": {}}', "newer kdkit"),
