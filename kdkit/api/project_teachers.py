@@ -205,11 +205,14 @@ class TeacherMethods(OpenedProject):
             ()
         """
         from kdkit.core.data.check import check_data
+        from kdkit.core.distill.text_lengths import TEXT_LENGTHS
+        from kdkit.core.evaluation.trust.evidence import EVIDENCE
 
         return check_data(
             self._open(),
             skip_unreadable=skip_unreadable,
             near_duplicates=near_duplicates,
+            further=(EVIDENCE, TEXT_LENGTHS),
             page=None if html is None else Path(html),
             reporter=self.reporter,
         )

@@ -89,6 +89,14 @@ class LimitsTexts(Protocol):
         """Tokens of a text, with special ones."""
 
 
+@runtime_checkable
+class CountsTokens(LimitsTexts, Protocol):
+    """Optional, for a model with a tokenizer: ``kdkit data check`` counts the texts that it truncates."""
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text before it is truncated, including special ones."""
+
+
 # ------------------------------------------------------------------------------------- student
 
 

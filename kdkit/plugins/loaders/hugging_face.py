@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,3 +143,18 @@ def without_reports() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(level)
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str], lock: AbstractContextManager[Any]) -> list[int]:
+    """Tokens of each text of a tokenizer of transformers, not truncated, including special ones.
+
+    Args:
+        tokenizer: shared by threads; ``lock`` guards the truncation that is set on it.
+        texts: as the model reads them.
+        lock: of the tokenizer.
+    """
+    if not texts:
+        return []
+    with lock:
+        found = tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
+    return [len(ids) for ids in found]

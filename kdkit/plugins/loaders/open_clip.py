@@ -16,7 +16,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from kdkit.plugins.loaders.hugging_face import digest_files, open_tokenizer
+from kdkit.plugins.loaders.hugging_face import count_tokens, digest_files, open_tokenizer
 from kdkit.plugins.loaders.open_clip_folder import OpenClipParts, build_model, find_weights, read_parts
 from kdkit.plugins.loaders.precision import open_clip_precision
 from kdkit.plugins.loaders.preprocessing import Overrides, read_overrides
@@ -48,6 +48,10 @@ class OpenClipEncoder(nn.Module):
     @property
     def context_length(self) -> int:
         return self.tokenizer.context_length
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text before it is truncated, including special ones."""
+        return self.tokenizer.count(texts)
 
     def identity(self) -> Mapping[str, str]:
         """Everything that determines the features, except the weights."""
@@ -104,6 +108,14 @@ class TextTokenizer:
         """B strings -> (B, context_length) int64 token ids, truncated and padded."""
         with self._lock:
             return self._tokenize(list(texts))
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before it is truncated, including special ones."""
+        tokenize: Any = self._tokenize
+        inner = getattr(tokenize, "tokenizer", None)
+        if inner is None:
+            return [len(tokenize.encode(text)) + 2 for text in texts]  # start and end
+        return count_tokens(inner, [tokenize.clean_fn(text) for text in texts], self._lock)
 
     def __len__(self) -> int:
         """Number of token ids, including special ones."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedConfig, PreTrainedModel
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.plugins.loaders.hugging_face import digest_files, open_tokenizer, without_reports
+from kdkit.plugins.loaders.hugging_face import count_tokens, digest_files, open_tokenizer, without_reports
 from kdkit.plugins.loaders.layouts import WeightFile, describe_names
 from kdkit.plugins.loaders.open_clip_folder import find_text_config, find_tokenizer
 from kdkit.plugins.loaders.own_files import require_own_parts
@@ -71,6 +71,10 @@ class TextTower(nn.Module):
             "tokenizer": f"{self._digest} context {self.reading.context_length}",
             "text": f"{self.reading.name}, padding {padding}",
         }
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text before it is truncated, including special ones."""
+        return count_tokens(self._tokenizer, texts, self._lock)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """B strings -> (B, D), not normalized."""

@@ -11,6 +11,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from kdkit.plugins.loaders.hugging_face import count_tokens
+
 READS_PADDING = ("siglip", "siglip2")
 """Model types that were trained with padding as ordinary tokens: they get no attention mask, all others do. What the
 tokenizer returns by default differs between checkpoints of one family."""
@@ -50,6 +52,10 @@ class TransformersEncoder(nn.Module):
         positions = getattr(self._text_config, "max_position_embeddings", None)
         lengths = [int(n) for n in (positions, self._tokenizer.model_max_length) if n]
         return min(lengths)
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text before it is truncated, including special ones."""
+        return count_tokens(self._tokenizer, [text.lower() if self._lowercase else text for text in texts], self._lock)
 
     @property
     def embed_dim(self) -> int:

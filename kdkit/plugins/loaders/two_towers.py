@@ -43,6 +43,10 @@ class TwoTowers(nn.Module):
         """Tokens of a text, including special ones."""
         return self.text.reading.context_length
 
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text before it is truncated, including special ones."""
+        return self.text.count_tokens(texts)
+
     def identity(self) -> Mapping[str, str]:
         """Everything that determines the features, except the weights."""
         precision = str(self.text.projection.dtype).removeprefix("torch.")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdkit.core.contracts import DualEncoder
+from kdkit.core.contracts import CountsTokens, DualEncoder
 from kdkit.plugins.loaders.open_clip import load_open_clip
 from kdkit.plugins.loaders.transformers_clip import load_transformers_clip
 from tests.errors import raises_error
@@ -82,3 +82,19 @@ def test_a_pickle_with_code_is_refused_and_never_runs(
     with raises_error("KD-LOAD-027" if source == "open_clip" else "KD-LOAD-030"):
         load(folder)
     assert not (tmp_path / "bomb-went-off").exists()
+
+
+def test_tokens_are_counted_before_texts_are_cut(encoder: Any) -> None:
+    counts_tokens = isinstance(encoder, CountsTokens)
+    assert counts_tokens
+    limit = encoder.context_length
+    texts = [" ".join([WORDS[i % len(WORDS)] for i in range(length)]) for length in range(1, limit + 12)]
+    counts = list(encoder.count_tokens(texts))
+    assert counts == sorted(counts)
+    assert encoder.count_tokens([]) == []
+    short, long = ([text for text, count in zip(texts, counts, strict=True) if far(count)] for far in (
+        lambda count: count < limit, lambda count: count > limit + 1,
+    ))  # fmt: skip
+    for chosen, same in ((short[-1], False), (long[0], True)):  # more words change what the model reads, or not
+        both = encoder.encode_text([chosen, f"{chosen} {WORDS[1]}"])
+        assert close(both[:1], both[1:], 1e-6) == same
