@@ -36,7 +36,7 @@ from tests.stock_checks import remembered_stock_checks
 CHANGES = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "os.symlink", "os.truncate", "os.chmod"}
 TIMES = {"created", "seconds", "building_seconds", "locked_at", "checksum"}
 """Keys of JSON files that differ from run to run, and checksums over them."""
-CACHES = {"busy", "digests.json"}
+CACHES = {"busy", "digests.arrow"}
 """Files whose content depends on processes and times of files."""
 SLOW = 5.0
 """Seconds after which a command is timed again."""

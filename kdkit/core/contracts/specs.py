@@ -156,6 +156,10 @@ class SourceSpec(FactorySpec):
     remote_ending: str = ""
     """Ending of the files that a URL as location may name, such as ``.tar``: kdkit fetches them, and gives the source
     their folder. Empty: the source reads no URLs."""
+    inputs: str = ""
+    """Import string: ``inputs(location: Path, **options) -> Iterable[Path]`` names every file and folder whose change
+    can change the samples; a folder changes when a file in it is made, renamed or removed. kdkit then keeps the samples
+    in an index, and reads the source again after a change alone. Without it each command reads the source."""
 
 
 @dataclass(frozen=True, kw_only=True)

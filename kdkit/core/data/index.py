@@ -3,103 +3,136 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.base.journal import SampleKey
-from kdkit.core.contracts import FINDINGS, SPLITS, Sample, Split, question_of
+from kdkit.core.contracts import FINDINGS, QUESTION, SPLITS, Sample, Split, question_of
+from kdkit.core.data.collect import to_table
+from kdkit.core.data.table import SampleTable
+
+TEXTS = 65_536
+"""Texts that are compared at once."""
 
 
-@dataclass(frozen=True, eq=False)
 class SampleIndex:
     """N samples in the order of the registry's data entries, then of their sources.
 
-    Attributes:
-        samples: N samples.
+    The samples are Arrow columns. Read one column or an array where that is enough: a ``Sample`` is made anew each time
+    that its row is read.
+
+    Args:
+        samples: N samples; other sequences than tables become one.
         digests: (N,) uint64; changes when an image file's bytes, the text or ``extra`` change.
         may_skip: (N,) bool; True where the data entry says ``skip_unreadable``.
+
+    Attributes:
+        samples: N samples.
+        ids: their ids.
+        texts: their texts.
     """
 
-    samples: tuple[Sample, ...]
-    digests: NDArray[np.uint64]
-    may_skip: NDArray[np.bool_]
+    def __init__(self, samples: Sequence[Sample], digests: NDArray[np.uint64], may_skip: NDArray[np.bool_]) -> None:
+        self.samples = samples if isinstance(samples, SampleTable) else to_table(samples)
+        self.digests, self.may_skip = digests, may_skip
+        self.ids, self.texts = self.samples.texts("id"), self.samples.texts("text")
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    @cached_property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(sample.id for sample in self.samples)
+    def rows_with(self, key: str) -> NDArray[np.int64]:
+        """Ascending rows of the samples with this key in ``extra``."""
+        return self.samples.rows_with(key)
 
     def part(self, rows: NDArray[np.int64]) -> SampleIndex:
         """An index of the samples ``rows`` alone."""
-        return SampleIndex(tuple(self.samples[row] for row in rows), self.digests[rows], self.may_skip[rows])
+        return SampleIndex(self.samples.take(rows), self.digests[rows], self.may_skip[rows])
 
     def keyed(self, rows: Iterable[int]) -> list[tuple[SampleKey, Sample]]:
         """The samples of ``rows`` with their journal keys."""
-        return [((self.ids[row], int(self.digests[row])), self.samples[row]) for row in rows]
+        found = ((int(self.digests[row]), self.samples[row]) for row in rows)
+        return [((sample.id, digest), sample) for digest, sample in found]
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
         """All domains, sorted."""
-        return tuple(sorted({sample.domain for sample in self.samples}))
+        codes, names = self.samples.codes("domain")
+        return tuple(sorted(names[code] for code in np.unique(codes)))
 
     @cached_property
     def domain_index(self) -> NDArray[np.int64]:
         """(N,) position of each sample's domain in :attr:`domains`."""
-        return _positions([sample.domain for sample in self.samples], self.domains)
+        codes, names = self.samples.codes("domain")
+        return _positions(names, self.domains)[codes]
 
     @cached_property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
         """Domain -> its labels, sorted; empty for a domain without labels."""
-        found: dict[str, set[str]] = {domain: set() for domain in self.domains}
-        for sample in self.samples:
-            if sample.label is not None:
-                found[sample.domain].add(sample.label)
-        return {domain: tuple(sorted(labels)) for domain, labels in found.items()}
+        codes, names = self.samples.codes("label")
+        return {
+            domain: tuple(sorted(names[code] for code in np.unique(codes[self.domain_index == number]) if code >= 0))
+            for number, domain in enumerate(self.domains)
+        }
 
     @cached_property
     def label_index(self) -> NDArray[np.int64]:
         """(N,) position of each sample's label in its domain's classes, -1 where it has none."""
-        position = {(d, label): i for d, labels in self.classes.items() for i, label in enumerate(labels)}
-        found = (-1 if s.label is None else position[s.domain, s.label] for s in self.samples)
-        return np.fromiter(found, dtype=np.int64, count=len(self))
+        codes, names = self.samples.codes("label")
+        found = np.full(len(self), -1, dtype=np.int64)
+        for number, domain in enumerate(self.domains):
+            rows = (self.domain_index == number) & (codes >= 0)
+            found[rows] = _positions(names, self.classes[domain])[codes[rows]]
+        return found
 
     @cached_property
     def findings(self) -> Mapping[str, tuple[str, ...]]:
         """Domain -> its findings, sorted, for domains whose samples may have several classes."""
         found: dict[str, set[str]] = {}
-        for sample in self.samples:
-            if FINDINGS in sample.extra:
-                found.setdefault(sample.domain, set()).update(sample.extra[FINDINGS])
+        for row in self.rows_with(FINDINGS):
+            domain = self.domains[self.domain_index[row]]
+            found.setdefault(domain, set()).update(self.samples[row].extra[FINDINGS])
         return {domain: tuple(sorted(names)) for domain, names in found.items()}
 
     @cached_property
     def questions(self) -> tuple[str, ...]:
         """All questions of the samples' metadata, once each."""
-        return tuple(dict.fromkeys(text for sample in self.samples if (text := question_of(sample))))
+        asked = (question_of(self.samples[row]) for row in self.samples.naming(QUESTION))
+        return tuple(dict.fromkeys(text for text in asked if text))
 
     @cached_property
     def split_index(self) -> NDArray[np.int64]:
         """(N,) position of each sample's split in :data:`kdkit.core.contracts.SPLITS`."""
-        return _positions([sample.split for sample in self.samples], SPLITS)
+        return np.asarray(self.samples.column("split").to_numpy(), dtype=np.int64)
 
     @cached_property
     def text_index(self) -> NDArray[np.int64]:
         """(N,) equal numbers for samples with equal texts; case, spaces and a final full stop do not count."""
-        numbers: dict[str, int] = {}
-        found = (numbers.setdefault(text_key(sample.text), len(numbers)) for sample in self.samples)
-        return np.fromiter(found, dtype=np.int64, count=len(self))
+        column, keys = self.samples.column("text"), []
+        for start in range(0, len(self), TEXTS):
+            texts = column.slice(start, TEXTS).to_pylist()
+            keys.append(pa.array([text_key(text) for text in texts], pa.large_string()))
+        found = pa.chunked_array(keys, pa.large_string()).dictionary_encode().unify_dictionaries()
+        codes = [chunk.indices.to_numpy() for chunk in found.chunks]
+        return np.concatenate([np.zeros(0, np.int32), *codes]).astype(np.int64)
+
+    @property
+    def has_text(self) -> NDArray[np.bool_]:
+        """(N,) samples with a text that is not empty."""
+        return self.samples.has_text
+
+    @property
+    def is_question(self) -> NDArray[np.bool_]:
+        """(N,) samples with ``extra["messages"]``."""
+        return self.samples.is_question
 
     @cached_property
     def unanswered(self) -> NDArray[np.bool_]:
-        """(N,) questions without an answer: samples with ``extra["messages"]`` and no text."""
-        found = (not sample.text and bool(sample.extra.get("messages")) for sample in self.samples)
-        return np.fromiter(found, dtype=bool, count=len(self))
+        """(N,) questions without an answer: no text."""
+        return self.is_question & ~self.has_text
 
     def answered(self, *, held_out: bool) -> NDArray[np.bool_]:
         """(N,) all samples except :attr:`unanswered`; with ``held_out`` only those of calibration and test."""
@@ -137,9 +170,10 @@ def text_key(text: str) -> str:
     return " ".join(text.casefold().split()).removesuffix(".")
 
 
-def _positions(values: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
-    position = {value: i for i, value in enumerate(among)}
-    return np.fromiter((position[value] for value in values), dtype=np.int64, count=len(values))
+def _positions(names: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
+    """Position of each name, -1 for others; one element at least, so that -1 can index it."""
+    position = {name: i for i, name in enumerate(among)}
+    return np.array([position.get(name, -1) for name in names] or [-1], dtype=np.int64)
 
 
 def _position(value: str, among: Sequence[str], kind: str) -> int:

@@ -8,17 +8,36 @@ import re
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from kdkit.core.contracts import USUAL_SPLITS, Sample
 
+SHOWN = 3
+"""How many of many equal problems a message names."""
 MISSING_NUMBERS = frozenset({"nan", "NaN", "NAN", "NaT", "<NA>"})
 """How libraries write a missing value as text."""
 MISSING_VALUES = MISSING_NUMBERS | {"N/A", "n/a", "NA", "None", "NULL", "null"}
 """And those that may be the answer to a question; ``none`` may be a class."""
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes for what is not valid Unicode, such as a file name in another encoding."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def name_some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more
+
+
+def count_of(number: int, what: str) -> str:
+    """``3 ids are``, ``1 id is``: for messages."""
+    return f"{number} {what}{'s are' if number > 1 else ' is'}"
 
 
 def near_miss(path: Path) -> str:

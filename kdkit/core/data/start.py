@@ -14,7 +14,8 @@ from kdkit.core.base.result import one_line
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import SPLITS, Reporter, Sample
 from kdkit.core.data.contact_sheet import write_contact_sheet
-from kdkit.core.data.load import name_some, read_sources
+from kdkit.core.data.entries import read_sources
+from kdkit.core.data.names import name_some
 from kdkit.core.data.recognize import Recognized, recognize
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project

@@ -17,8 +17,8 @@ from kdkit.core.contracts import ImageOptions, ImageRef, Reporter, Sample
 from kdkit.core.data.digests import stamp_of
 from kdkit.core.data.image_facts import FACTS, ImageFacts
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.data.load import name_some
 from kdkit.core.data.locations import file_of, images_of
+from kdkit.core.data.names import name_some
 
 MISSING = "no such file"
 Image = tuple[ImageRef, ImageOptions]

@@ -170,7 +170,7 @@ def checked_inventory(
 
     def compare() -> None:
         locked = {name: lock.teachers[name] for name in registry.teachers if name in lock.teachers}
-        train = [sample for sample in index.samples if sample.split == "train"]
+        train = index.samples.take(index.select(split="train"))
         require_protection(recipe, student, index)
         require_compatible(recipe, student, locked, train, domain_limits(registry), reporter)
         compared.extend(locked)
@@ -258,7 +258,7 @@ def _check_answers(
     if catalogue.spec(TaskSpec, family.task).reads != "answers":
         return
     train = index.select(split="train")
-    answered = [index.samples[row] for row in train[~index.unanswered[train]]]
+    answered = index.samples.take(train[~index.unanswered[train]])
     require_teachable(student.student, answered)
     losses = token_losses(recipe, catalogue)
     require_same_tokens(student.student, teachers, answered, domain_limits(registry), losses, reporter)

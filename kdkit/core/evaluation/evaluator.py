@@ -79,8 +79,9 @@ class FeatureEvaluator:
             counts = Counter(self.table.samples[row].domain for row in rows)
             return {domain for domain, count in counts.items() if count > 1}
         kinds = self.table.label_index if self.spec.truth == "labels" else self.table.text_index
-        found = {(self.table.samples[row].domain, int(kinds[row])) for row in rows}
-        return {domain for domain, count in Counter(domain for domain, _ in found).items() if count > 1}
+        found = set(zip(self.table.domain_index[rows].tolist(), kinds[rows].tolist(), strict=True))
+        counts = Counter(number for number, _ in found)
+        return {self.table.domains[number] for number, count in counts.items() if count > 1}
 
     def student(self, name: str, student: object, *, device: str, progress: Progress | None = None) -> ModelFeatures:
         if not isinstance(student, DualEncoder):
@@ -102,11 +103,11 @@ class AnswerEvaluator:
 
     def rows(self, split: Split) -> Rows:
         rows = self.table.select(split=split)
-        return rows[[bool(self.table.samples[row].text) for row in rows]]
+        return rows[self.table.has_text[rows]]
 
     def measurable(self, rows: Rows) -> set[str]:
         """Domains that ``rows`` of :meth:`rows` can measure."""
-        return {self.table.samples[row].domain for row in rows}
+        return {self.table.domains[number] for number in np.unique(self.table.domain_index[rows])}
 
     def student(self, name: str, student: object, *, device: str, progress: Progress | None = None) -> ModelAnswers:
         if not isinstance(student, Answering):
@@ -183,7 +184,8 @@ def make_evaluator(
 def _questions(table: SampleIndex) -> Prompts:
     """The questions of each domain as its prompts: teachers that lack one are not scored there."""
     found: dict[str, dict[str, str]] = {}
-    for sample in table.samples:
+    for row in table.samples.naming(QUESTION):
+        sample = table.samples[row]
         if text := question_of(sample):
             found.setdefault(sample.domain, {})[text] = text
     return {domain: {QUESTION: list(texts)} for domain, texts in found.items()}
@@ -195,9 +197,9 @@ def _truth_rows(table: SampleIndex, spec: TaskSpec, settings: Mapping[str, Any],
         return table.select(split=split, labeled=True)
     rows = table.select(split=split)
     if spec.truth == "captions":
-        return rows[[bool(table.samples[row].text.strip()) for row in rows]]
+        return rows[[bool(table.texts[row].strip()) for row in rows]]
     if spec.truth == "findings":
-        return rows[[FINDINGS in table.samples[row].extra for row in rows]]
+        return np.intersect1d(rows, table.rows_with(FINDINGS))
     names = [str(settings.get(option, option)) for option in spec.metadata]
     return rows[[all(name in columns_of(table.samples[row]) for name in names) for row in rows]]
 

@@ -47,7 +47,7 @@ class ParquetReader:
         """The bytes in the cell, or in its field ``bytes``; none for an empty cell, as for an empty image file.
 
         Raises:
-            KdkitError: pyarrow is not installed; the file, the column or the row does not exist.
+            KdkitError: the file, the column or the row does not exist.
         """
         match location.at:
             case (str(column), int(row)) if row >= 0:

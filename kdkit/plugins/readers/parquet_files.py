@@ -1,4 +1,4 @@
-"""Opening Parquet files with pyarrow, an extra."""
+"""Opening Parquet files with pyarrow."""
 
 from __future__ import annotations
 
@@ -12,18 +12,10 @@ def open_parquet(path: Path) -> Any:
     """``pyarrow.parquet.ParquetFile``, not memory-mapped, so that a closed one frees all.
 
     Raises:
-        KdkitError: pyarrow is not installed, or this is no whole Parquet file.
+        KdkitError: this is no whole Parquet file.
     """
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise KdkitError(
-            "KD-SRC-078",
-            "Parquet needs pyarrow",
-            where=str(path),
-            fix="pip install 'kdkit[parquet]'",
-            code=ExitCode.MISSING,
-        ) from None
+    from pyarrow import parquet
+
     try:
         return parquet.ParquetFile(path, pre_buffer=False)
     except (OSError, ValueError) as error:

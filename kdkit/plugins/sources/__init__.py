@@ -31,6 +31,14 @@ RECOGNIZERS = {
     **dict.fromkeys(("folder", "webdataset", "medmnist", "dicom"), "folders"),
 }
 """Source -> the module of :mod:`kdkit.plugins.sources.recognize` that recognizes its data."""
+INPUTS = {
+    **dict.fromkeys(("csv", "jsonl", "coco-captions", "med-grit", "vqa-rad", "llava-med-qa"), "the_file"),
+    **dict.fromkeys(("parquet", "webdataset", "medmnist", "dicom"), "all_files"),
+    "folder": "all_folders",
+    "sharegpt": "sharegpt_files",
+    "slake": "slake_files",
+}
+"""Source -> the function of :mod:`kdkit.plugins.sources.inputs` that names what its samples depend on."""
 
 REMOTE = {"parquet": ".parquet", "webdataset": ".tar"}
 """Source -> ending of its files behind a URL."""
@@ -45,6 +53,7 @@ def kdkit_sources() -> list[SourceSpec]:
             factory=f"kdkit.plugins.sources.{factory}",
             recognizer=_recognizer(name),
             remote_ending=REMOTE.get(name, ""),
+            inputs=f"{__name__}.inputs:{INPUTS[name]}",
         )
         for name, factory, summary in SOURCES
     ]

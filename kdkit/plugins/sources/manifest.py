@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.plugins.sources.fast_csv import read_columns
 from kdkit.plugins.sources.records import jsonl_rows, read_text
 from kdkit.plugins.sources.rows import RowReader
 
@@ -34,6 +35,12 @@ class CsvManifest(RowReader):
                 where=str(self.location),
                 fix="write ';', or a tab as \"\\t\" in double quotes",
             )
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batches of samples where the file is as usual, else the samples one by one."""
+        self.require_location()
+        batches = read_columns(self)
+        yield from super().__iter__() if batches is None else batches
 
     def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """(``file:line``, row) pairs; a row may span several lines, and the first one counts."""

@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image
 
 from kdkit.core.contracts import Sample
+from kdkit.core.data.collect import to_table
 from kdkit.core.data.digests import DigestCache, file_digest
+from kdkit.core.data.entries import LoadedEntry
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.data.load import LoadedEntry, build_index
+from kdkit.core.data.load import build_index
 from kdkit.core.teachers.open import OpenTeacher
 from kdkit.core.teachers.signals import as_signal_source
 
@@ -42,7 +44,9 @@ def picture_samples(folder: Path, count: int) -> list[Sample]:
 
 def index_of(samples: Sequence[Sample], folder: Path, *, skip_unreadable: bool = False) -> SampleIndex:
     """The index of these samples; ``folder`` holds the cache of digests."""
-    return build_index([LoadedEntry(tuple(samples), skip_unreadable)], DigestCache(folder / "cache.json", file_digest))
+    return build_index(
+        [LoadedEntry(to_table(samples), skip_unreadable)], DigestCache(folder / "cache.arrow", file_digest)
+    )
 
 
 def keyed_index(keys: Sequence[tuple[str, int]]) -> SampleIndex:

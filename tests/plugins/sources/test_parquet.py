@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -92,14 +91,6 @@ def test_bad_files_and_rows(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with raises_error("KD-SRC-087"):
         read("parquet", tmp_path / "empty")
-
-
-def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_parquet(tmp_path / "a.parquet", COLUMNS)
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with raises_error("KD-SRC-078") as caught:
-        read("parquet", path)
-    assert caught.value.fix == "pip install 'kdkit[parquet]'"
 
 
 def test_a_cell_is_located_by_column_and_row(tmp_path: Path) -> None:

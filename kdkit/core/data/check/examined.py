@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.contracts import SPLITS, Reporter, Sample
-from kdkit.core.data.load import LoadedEntry, read_sources
+from kdkit.core.data.entries import LoadedEntry, read_sources
 from kdkit.core.data.unreadable import DecodedImages, all_images_of, decode_all
 from kdkit.core.project.project import Project
 
@@ -80,7 +80,7 @@ class Examined:
 
 
 def examine(project: Project, *, skip_unreadable: bool = False, reporter: Reporter | None = None) -> Examined:
-    """Read all data entries and decode every image; errors as :func:`~kdkit.core.data.load.read_sources`."""
+    """Read all data entries and decode every image; errors as :func:`~kdkit.core.data.entries.read_sources`."""
     entries = read_sources(project)
     samples = [sample for entry in entries for sample in entry.samples]
     numbers = np.repeat(np.arange(len(entries)), [len(entry.samples) for entry in entries])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.data.check.examined import Examined
 from kdkit.core.data.check.finding import Finding, count_of
-from kdkit.core.data.load import name_some
+from kdkit.core.data.names import name_some
 
 SMALL = 32
 """Pixels of a side; encoders of 224 pixels enlarge such images seven times and more."""

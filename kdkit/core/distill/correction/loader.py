@@ -175,7 +175,7 @@ class CorrectedDataLoader:
             return self._build, tuple(pools)
         source = np.array(sorted(corrections), dtype=np.int64)
         samples = self._index.samples
-        same = np.array([samples[row].text == corrections[row] for row in source])
+        same = np.array([self._index.texts[row] == corrections[row] for row in source])
         added = source[~same]
         first = self._build.inputs.add([replace(samples[row], text=corrections[row]) for row in added.tolist()])
         corrected = source.copy()

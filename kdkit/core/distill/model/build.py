@@ -126,7 +126,7 @@ def build(
     student, parent, catalogue = builder.student.to(device), builder.parent, builder.catalogue
     builder.restore_generator()
     model = cast(Student, student)
-    require_teachable(student, [inventory.index.samples[row] for pool in plan.pools for row in pool.indices])
+    require_teachable(student, (inventory.index.samples[row] for pool in plan.pools for row in pool.indices))
     for live in inventory.live.values():
         live.join_process_group()
     signals = signals_read(plan.recipe, catalogue)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import AS_IS, BOX_FAMILY, LOGPROBS, LossSpec, Reporter, Sample, Student
 from kdkit.core.contracts.token_signals import SplitsAnswers
-from kdkit.core.data.load import name_some
+from kdkit.core.data.names import name_some
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.features.extract.answers import TOKENS
 from kdkit.core.features.extract.refusals import find_refusals, refusal_error
@@ -151,7 +153,8 @@ def require_same_coordinates(inventory: TeachingInventory, targets: Sequence[Tea
     """
     ours = dict(student.identity()).get(COORDINATES)
     train = inventory.rows("train")
-    boxed = train[[bool(inventory.index.samples[row].extra.get(BOXES)) for row in train]] if ours else train[:0]
+    boxed = np.intersect1d(train, inventory.index.rows_with(BOXES)) if ours else train[:0]
+    boxed = boxed[[bool(inventory.index.samples[row].extra.get(BOXES)) for row in boxed]]
     for teacher in targets:
         column = inventory.columns.get(teacher.name)
         theirs = column.header.parts.get(COORDINATES) if column is not None else None

@@ -12,7 +12,7 @@ import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import IMAGE, Reporter, Sample, Student
-from kdkit.core.data.load import read_sources
+from kdkit.core.data.entries import read_sources
 from kdkit.core.distill.model.altered_inputs import require_altering
 from kdkit.core.distill.model.projection import require_orthogonal_widths
 from kdkit.core.distill.model.student import StudentBuilder
@@ -84,7 +84,7 @@ def require_protection(recipe: Recipe, builder: StudentBuilder, index: SampleInd
     if parent is None:
         return
     train = index.select(split="train")
-    absent = set(parent.lineage.data.known) - {index.samples[row].domain for row in train}
+    absent = set(parent.lineage.data.known) - {index.domains[number] for number in np.unique(index.domain_index[train])}
     seen = np.isin(index.digests[train], parent.known_samples()).any()
     without_replay = bool(increment.replay and absent) and not seen and not increment.previous.protects
     require_previous(increment.without_replay if without_replay else increment.previous, builder)

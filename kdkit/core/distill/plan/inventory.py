@@ -136,8 +136,7 @@ class TeachingInventory:
     def caption_targets(self) -> CaptionTargets:
         """The texts of all samples, weighed by domain; 0 for samples without a text."""
         by_domain = np.array(list(self.caption_weights.values()), dtype=np.float32)
-        written = np.array([bool(sample.text) for sample in self.index.samples], dtype=bool)
-        weight: Floats = np.where(written, by_domain[self.index.domain_index], np.float32(0))
+        weight: Floats = np.where(self.index.has_text, by_domain[self.index.domain_index], np.float32(0))
         return CaptionTargets(weight, self.index.text_index)
 
     def sample_weights(self, teacher: str) -> np.ndarray[Any, Any]:
@@ -219,7 +218,7 @@ def take_inventory(
     gate = TrustGate(table, catalogue.make("policy", policy.policy, **policy.options), limits, weighs, samples)
     given = gate.weights()
     trust, weights = without_captions(table), given.teachers
-    present = {sample.domain for sample in index.samples if sample.split == "train"}
+    present = {index.domains[number] for number in np.unique(index.domain_index[index.select(split="train")])}
     gaps = [gap for gap in domains_without_teacher(trust, weights, limits) if gap.domain in present]
     warn_about_gaps(gaps, teachers_without_domain(trust, weights, limits), reporter)
     if gaps and learns_alone(recipe, catalogue):

@@ -111,7 +111,7 @@ def _training_samples(inventory: TeachingInventory) -> Indices:
     train = inventory.rows("train")
     if inventory.teachers:
         return train
-    texts: Indices = np.array([row for row in train if inventory.index.samples[row].text], dtype=np.int64)
+    texts: Indices = train[inventory.index.has_text[train]]
     if not len(texts):
         raise KdkitError(
             "KD-DIST-034",

@@ -160,7 +160,8 @@ def write_pseudo_labels(
     measured = report_trust(project, index=index, device=None if dry_run else device, reporter=reporter)
     trust = _trusted_domains(measured, teacher)
     column = locked_column(FeatureStore(project.features), project.lock, teacher)
-    trusted = [row for row in questions if index.samples[row].domain in trust]
+    domains = [index.domains[number] for number in index.domain_index[questions]]
+    trusted = [row for row, domain in zip(questions, domains, strict=True) if domain in trust]
     limited = trusted[: request.limit]
     skipped = find_skipped(index.part(np.asarray(limited, dtype=np.int64)), project.state, reporter, refuse=not dry_run)
     chosen = index.keyed(row for row, skip in zip(limited, skipped, strict=True) if not skip)

@@ -54,9 +54,8 @@ class CaptionTrust:
     ) -> None:
         self._index, self._domains = index, domains
         self._columns = [(column, column.locate(self._index)) for column in columns]
-        self._train = np.array(
-            [row for row in self._index.select(split="train") if self._index.samples[row].text], dtype=np.int64
-        )
+        train = index.select(split="train")
+        self._train = train[index.has_text[train]]
 
     def fingerprint(self) -> str:
         """Digest of everything that the accuracy depends on."""
@@ -86,7 +85,7 @@ class CaptionTrust:
             return None
         if len(train) > FIT_ROWS:
             train = np.sort(np.random.default_rng(0).permutation(train)[:FIT_ROWS])
-        texts = [self._index.samples[row].text for row in train]
+        texts = [self._index.texts[row] for row in train]
         prompts = list(self._domains[domain].values())
         spaces = [
             _word_rows(texts, prompts),

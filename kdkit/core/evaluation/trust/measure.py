@@ -57,7 +57,7 @@ def choose_basis(wanted: TrustBasis | None, evaluator: Evaluator, reporter: Repo
     index = evaluator.table
     if evaluator.measurable(evaluator.rows("calibration")):
         return "label"
-    if not any(index.samples[row].text for row in index.select(split="calibration")):
+    if not index.has_text[index.select(split="calibration")].any():
         return "label"
     reporter.say(
         "trust is measured by captions, since no domain has labeled calibration samples of two classes: how often a "

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.contracts import IMAGE, TEXT, Reporter
+from kdkit.core.contracts import IMAGE, SPLITS, TEXT, Reporter
 from kdkit.core.evaluation.retrieval import at_least_as_near
 from kdkit.core.evaluation.sampling import GROUP
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount
@@ -66,8 +66,8 @@ class RetrievalTrust:
         digest = hashlib.sha256(json.dumps([column.fingerprint, OTHERS, LEAST, POOL, self._every_sample]).encode())
         rows = index.select(split=None if self._every_sample else "calibration")
         for row in rows:
-            sample = index.samples[row]
-            digest.update(json.dumps([sample.id, sample.domain, sample.split]).encode())
+            domain, split = index.domains[index.domain_index[row]], SPLITS[index.split_index[row]]
+            digest.update(json.dumps([index.ids[row], domain, split]).encode())
         digest.update(index.digests[rows].tobytes())  # of image, text and group
         digest.update((column.locate(index)[rows] >= 0).tobytes())
         return digest.hexdigest()
@@ -109,7 +109,7 @@ class RetrievalTrust:
         """Domain -> its calibration samples with a caption."""
         for domain in self._index.domains:
             rows = self._index.select(split="calibration", domains=[domain])
-            yield domain, rows[[bool(self._index.samples[row].text) for row in rows]]
+            yield domain, rows[self._index.has_text[rows]]
 
     def _enough(self, domain: str, rows: Rows) -> bool:
         different = len(np.unique(self._index.text_index[rows]))
@@ -141,7 +141,7 @@ class RetrievalTrust:
         """Samples of the domain with a caption and features, without the measured ones."""
         rows = self._index.select(domains=[domain])
         rows = rows[(places[rows] >= 0) & ~np.isin(rows, measured)]
-        return rows[[bool(self._index.samples[row].text) for row in rows]]
+        return rows[self._index.has_text[rows]]
 
 
 def cannot_retrieve(column: Column) -> str:
@@ -181,8 +181,8 @@ class _Pool:
         features = unit_rows(column.gather(TEXT, places[rows[first]]), what="text features", where=where)
         groups = defaultdict[str, set[int]](set)
         for row, position in zip(rows, _positions(texts, index.text_index[rows]), strict=True):
-            if position >= 0 and GROUP in index.samples[row].extra:
-                groups[str(index.samples[row].extra[GROUP])].add(int(position))
+            if position >= 0 and GROUP in (extra := index.samples[row].extra):
+                groups[str(extra[GROUP])].add(int(position))
         found = {group: np.array(sorted(members)) for group, members in groups.items()}
         return cls(index, column, places, where, texts, features, found)
 
@@ -209,8 +209,9 @@ class _Pool:
         """(n, C) whether a caption is neither a sample's own nor of its group."""
         others: Array = np.arange(len(self.texts))[None] != own[:, None]
         for number, row in enumerate(rows):
-            group = self.groups.get(str(self.index.samples[row].extra.get(GROUP)))
-            if group is not None and GROUP in self.index.samples[row].extra:
+            extra = self.index.samples[row].extra
+            group = self.groups.get(str(extra.get(GROUP)))
+            if group is not None and GROUP in extra:
                 others[number, group] = False
         return others
 

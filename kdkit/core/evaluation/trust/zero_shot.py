@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.contracts import Reporter
+from kdkit.core.contracts import SPLITS, Reporter
 from kdkit.core.data.prompts import all_prompts
 from kdkit.core.evaluation.evaluator import FeatureEvaluator
 from kdkit.core.evaluation.metrics import design_effect
@@ -41,8 +41,9 @@ class ZeroShotTrust:
         inputs = [column.fingerprint, self._prompts, prompts, LOGIT_SCALE, "evidence of groups"]
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
         for row in rows:
-            sample = table.samples[row]
-            digest.update(json.dumps([sample.id, sample.domain, sample.label, sample.split]).encode())
+            domain, split = table.domains[table.domain_index[row]], SPLITS[table.split_index[row]]
+            label = table.classes[domain][table.label_index[row]]
+            digest.update(json.dumps([table.ids[row], domain, label, split]).encode())
         digest.update(table.digests[rows].tobytes())
         digest.update((column.locate(table)[rows] >= 0).tobytes())
         return digest.hexdigest()
@@ -104,8 +105,7 @@ def _measurable_domains(
     found: dict[str, Mapping[str, Sequence[str]]] = {}
     for domain in table.domains:
         rows = table.select(split="calibration", domains=[domain], labeled=True)
-        labels = {table.samples[row].label for row in rows}
-        problem = ""
+        labels, problem = {table.classes[domain][number] for number in np.unique(table.label_index[rows])}, ""
         if not labels:
             problem = "no labeled calibration sample"
         elif len(prompts[domain]) < 2:

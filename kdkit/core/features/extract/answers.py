@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.base.journal import Journal, JournalEntry, SampleKey
-from kdkit.core.contracts import TOP_LOGPROBS, Answer, Answering, Decoding, Reporter, Sample, SignalSpec
+from kdkit.core.contracts import SPLITS, TOP_LOGPROBS, Answer, Answering, Decoding, Reporter, Sample, SignalSpec
 from kdkit.core.data.images import UnreadableImage, open_further_images, open_image
 from kdkit.core.plugin_system.failures import plugin_errors
 
@@ -118,7 +118,8 @@ def rows_to_answer(index: SampleIndex, column: Column, again: Mask | None = None
     unreadable = column.unreadable(index)
     if again is not None:
         unreadable &= ~again
-    return [row for row, s in enumerate(index.samples) if s.split != "train" and s.text and not unreadable[row]]
+    held_out = index.split_index != SPLITS.index("train")
+    return np.flatnonzero(held_out & index.has_text & ~unreadable).tolist()
 
 
 def count_unanswered(column: Column, index: SampleIndex, again: Mask | None = None) -> int:

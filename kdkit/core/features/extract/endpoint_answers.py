@@ -38,7 +38,10 @@ def has_signals(column: Column, index: SampleIndex) -> NDArray[np.bool_]:
     if not only_own_answers(column.header.parts):
         return np.ones(len(index), dtype=bool)
     known = read_top_logprobs(column.folder)
-    return np.array([_key(sample, column.teacher, column.fingerprint) in known for sample in index.samples], dtype=bool)
+    found = np.zeros(len(index), dtype=bool)
+    for row in index.rows_with("pseudo"):
+        found[row] = _key(index.samples[row], column.teacher, column.fingerprint) in known
+    return found
 
 
 def read_top_logprobs(folder: Path) -> dict[tuple[str, str], Mapping[str, Any]]:

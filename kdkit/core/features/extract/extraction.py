@@ -119,7 +119,7 @@ def extract(
     ]
     plans = [_Plan(column, index, again, live=column.teacher in live, resume=resume) for column in columns]
     for teacher, plan in zip(teachers, plans, strict=True):
-        require_accepted(teacher.name, teacher.model, [index.samples[i] for i in plan.samples])
+        require_accepted(teacher.name, teacher.model, index.samples.take(plan.samples))
     _check_space(store.root, plans)
     signals = [with_top_logprobs(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
     for writers in _passes(plans, signals, min(batch_size, block_rows), block_rows):
@@ -144,7 +144,8 @@ class _Plan:
     ) -> None:
         self.column = column
         unfinished = column.pending() if resume else []
-        position = {key: i for i, key in enumerate(zip(index.ids, index.digests.tolist(), strict=True))}
+        keyed = enumerate(zip(index.ids, index.digests.tolist(), strict=True)) if unfinished else ()
+        position = {key: i for i, key in keyed}
         self.resume: list[tuple[Path, Indices]] = []
         wanted = index.answered(held_out=live) & bool(column.signals) & has_signals(column, index)
         absent = wanted & (column.locate(index) < 0)

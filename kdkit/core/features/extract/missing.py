@@ -11,8 +11,8 @@ import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import Journal
-from kdkit.core.contracts import TEXT, Reporter, Silent
-from kdkit.core.data.load import name_some
+from kdkit.core.contracts import SPLITS, TEXT, Reporter, Silent
+from kdkit.core.data.names import name_some
 from kdkit.core.data.prompts import project_prompts
 from kdkit.core.features.extract.answers import ANSWERS, count_unanswered
 from kdkit.core.features.extract.endpoint_answers import PSEUDO_LABELS, has_signals, only_own_answers
@@ -215,7 +215,7 @@ def without_imported(
         lacking = (column.locate(index) < 0) & index.answered(held_out=False)
         if count := int(lacking.sum()):
             names = name_some(f"'{index.ids[row]}'" for row in np.flatnonzero(lacking))
-            splits = Counter(index.samples[row].split for row in np.flatnonzero(lacking))
+            splits = Counter(SPLITS[number] for number in index.split_index[lacking])
             counted = ", ".join(f"{number} {split}" for split, number in splits.items())
             reporter.warn(
                 f"teacher '{name}' was imported and cannot compute features: {count} of {len(index)} samples have none "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter, Sample
 from kdkit.core.data.images import UnreadableImage, decoding_threads, open_further_images, open_image
-from kdkit.core.data.load import name_some
+from kdkit.core.data.names import name_some
 from kdkit.core.features.extract.prefetch import prefetch
 from kdkit.core.features.store.column import Column
 

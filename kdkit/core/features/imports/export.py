@@ -15,7 +15,6 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hashes import sha256_of
 from kdkit.core.contracts import Reporter
 from kdkit.core.data.load import load_index
-from kdkit.core.features.imports.parquet import pyarrow_parquet
 from kdkit.core.features.imports.rows import slices
 from kdkit.core.features.store.column import Column, Rows
 from kdkit.core.features.store.store import FeatureStore
@@ -103,8 +102,8 @@ def _write_folder(column: Column, rows: Rows, ids: Sequence[str], to: Path) -> N
 
 def _write_parquet(column: Column, rows: Rows, ids: Sequence[str], to: Path) -> dict[str, Any]:
     """``id``, and ``SIGNAL_vector`` as lists of float32; returns the dtypes."""
-    parquet = pyarrow_parquet()
     import pyarrow as pa
+    from pyarrow import parquet
 
     if odd := [spec.name for spec in column.signals if len(spec.shape) != 1 or not spec.dtype.startswith("float")]:
         fix = "export to .npz or a folder"

@@ -1,4 +1,4 @@
-"""Parquet: a column of ids, and vectors of images and texts as lists; needs pyarrow (``kdkit[parquet]``)."""
+"""Parquet: a column of ids, and vectors of images and texts as lists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.features.imports.rows import (
     PART_ROWS,
     FeatureRows,
@@ -23,24 +22,6 @@ from kdkit.core.features.imports.rows import (
 IDS = ("id", "ids", "sample_id")
 
 
-def pyarrow_parquet() -> Any:
-    """The module ``pyarrow.parquet``.
-
-    Raises:
-        KdkitError: pyarrow is not installed.
-    """
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise KdkitError(
-            "KD-FEAT-035",
-            "Parquet needs pyarrow",
-            fix="pip install 'kdkit[parquet]'; or save the features as .npz",
-            code=ExitCode.MISSING,
-        ) from None
-    return parquet
-
-
 def read_parquet(path: Path, options: ReadOptions) -> FeatureRows:
     """Rows of one file."""
     options.only(where=str(path))
@@ -49,7 +30,8 @@ def read_parquet(path: Path, options: ReadOptions) -> FeatureRows:
 
 def read_parquet_files(files: Mapping[str, Path]) -> FeatureRows:
     """Rows of several files with the same columns, ordered by name."""
-    parquet = pyarrow_parquet()
+    from pyarrow import parquet
+
     unused: list[str] = []
     for path in files.values():
         with _opened(parquet, path) as file:

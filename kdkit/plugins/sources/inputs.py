@@ -1,0 +1,61 @@
+"""What the samples of the built-in sources depend on, so that kdkit reads the sources again only after a change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdkit.plugins.sources.records import json_object
+from kdkit.plugins.sources.vqa import SLAKE_FILES
+
+
+def the_file(location: Path, **_: Any) -> Iterator[Path]:
+    """The manifest."""
+    yield location
+
+
+def all_folders(location: Path, **_: Any) -> Iterator[Path]:
+    """Folders alone, and links: a new, renamed or removed image changes its folder."""
+    yield from _walk(location, files=False)
+
+
+def all_files(location: Path, **_: Any) -> Iterator[Path]:
+    """A file, or a folder with all folders and files below."""
+    yield from _walk(location, files=True)
+
+
+def slake_files(location: Path, **_: Any) -> Iterator[Path]:
+    """The folder, and the files of SLAKE."""
+    yield from (location, *(location / name for name in SLAKE_FILES))
+
+
+def sharegpt_files(location: Path, *, dataset: str | None = None, file: str | None = None, **_: Any) -> Iterator[Path]:
+    """``dataset_info.json`` and the file of the data set."""
+    yield location
+    entries = json_object(location)
+    entry = entries.get(dataset) if dataset else next(iter(entries.values()), None)
+    name = file or (entry.get("file_name") if isinstance(entry, dict) else None)
+    if isinstance(name, str):
+        yield location.parent / name
+
+
+def _walk(folder: Path, *, files: bool, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """Folders below ``folder``, and files or links; links to folders are followed, each way down once."""
+    yield folder
+    try:
+        found = os.stat(folder)
+        entries = list(os.scandir(folder)) if os.path.isdir(folder) else []
+    except OSError:  # the source reports it
+        return
+    here = (found.st_dev, found.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), files=files, above=(*above, here))
+        elif files or entry.is_symlink():
+            yield Path(entry.path)
