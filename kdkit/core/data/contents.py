@@ -169,19 +169,33 @@ class KeptDigests:
     path: Path
     key: str
 
+    @property
+    def listing(self) -> str:
+        """The id of the listing."""
+        return self.key.partition(" ")[0]
+
+    def samples(self, count: int) -> Digests | None:
+        """The digests of ``count`` samples; None if none are kept."""
+        table = self._open(count)
+        return None if table is None else table.column("sample").to_numpy()
+
     def load(self, count: int) -> Contents | None:
-        """What is kept for ``count`` samples; None if nothing is."""
+        """All that is kept for ``count`` samples; None if nothing is."""
+        table = self._open(count)
+        if table is None:
+            return None
+        first, others, samples = (table.column(name) for name in CONTENTS.names)
+        counts = pc.list_value_length(others).to_numpy().astype(np.int64)
+        return Contents(first.to_numpy(), counts, pc.list_flatten(others).to_numpy(), samples.to_numpy())
+
+    def _open(self, count: int) -> pa.Table | None:
         try:
             table = read_table(self.path)
         except (OSError, pa.ArrowException):
             return None
         if (table.schema.metadata or {}).get(b"key") != self.key.encode() or len(table) != count:
             return None
-        if not table.schema.equals(CONTENTS):
-            return None
-        first, others, samples = (table.column(name) for name in CONTENTS.names)
-        counts = pc.list_value_length(others).to_numpy().astype(np.int64)
-        return Contents(first.to_numpy(), counts, pc.list_flatten(others).to_numpy(), samples.to_numpy())
+        return table if table.schema.equals(CONTENTS) else None
 
     def save(self, contents: Contents) -> None:
         """Keep these digests."""
@@ -206,7 +220,7 @@ def digests_of(
     Raises:
         KdkitError: an image file is missing or cannot be read.
     """
-    found = [entry.kept.load(len(entry.samples)) if entry.kept else None for entry in entries]
+    found: list[Digests | None] = [entry.kept.samples(len(entry.samples)) if entry.kept else None for entry in entries]
     for again in (False, True):
         rows = [
             number
@@ -221,16 +235,14 @@ def digests_of(
             counts = images.counts[start:end]
             until = place + int(counts.sum())
             firsts, others = digests[images.first[start:end]], digests[images.others[place:until]]
-            found[number] = _updated(entries[number], found[number], firsts, counts, others, reporter)
+            found[number] = _updated(entries[number], firsts, counts, others, reporter).samples
             start, place = end, until
-    return np.concatenate([np.zeros(0, np.uint64), *(one.samples for one in found if one is not None)])
+    return np.concatenate([np.zeros(0, np.uint64), *(one for one in found if one is not None)])
 
 
-def _updated(
-    entry: HasContents, known: Contents | None, first: Digests, counts: Rows, others: Digests, reporter: Reporter | None
-) -> Contents:
+def _updated(entry: HasContents, first: Digests, counts: Rows, others: Digests, reporter: Reporter | None) -> Contents:
     """The contents of an entry with these digests of its images; kept if they changed."""
-    samples = entry.samples
+    samples, known = entry.samples, entry.kept.load(len(entry.samples)) if entry.kept else None
     if known is None:
         new = Contents(first, counts, others, content_digests(samples, first, counts, others))
     else:

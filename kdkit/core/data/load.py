@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import pyarrow.compute as pc
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.contracts import Reporter, Sample
+from kdkit.core.contracts import Reporter
 from kdkit.core.data.contents import digests_of
 from kdkit.core.data.digests import DigestCache, file_digests
 from kdkit.core.data.entries import LoadedEntry, read_sources
 from kdkit.core.data.index import SampleIndex
-from kdkit.core.data.names import count_of, name_some
-from kdkit.core.data.table import SampleTable, join_tables
+from kdkit.core.data.table import join_tables
+from kdkit.core.data.unique import refuse_duplicates
 from kdkit.core.project.project import Project
 
 
@@ -50,7 +49,7 @@ def build_index(
         verify: as of :func:`load_index`.
     """
     samples = join_tables([entry.samples for entry in entries])
-    _refuse_duplicates(samples)
+    refuse_duplicates(entries, samples)
     return SampleIndex(
         samples=samples,
         digests=digests_of(entries, cache, reporter, verify=verify),
@@ -79,26 +78,3 @@ def warn_unknown_domains(domains: Iterable[str], known: tuple[str, ...], place: 
     for domain in domains:
         if domain not in known:
             reporter.warn(f"{place}: no sample has the domain '{domain}'; {did_you_mean(domain, known)}")
-
-
-def find_duplicates(samples: SampleTable) -> list[tuple[Sample, Sample]]:
-    """(first, later) for every sample whose id occurred before."""
-    ids = samples.column("id")
-    if pc.count_distinct(ids).as_py() == len(ids):
-        return []
-    first: dict[str, int] = {}
-    rows = [(first.setdefault(name, row), row) for row, name in enumerate(samples.texts("id"))]
-    return [(samples[earlier], samples[later]) for earlier, later in rows if earlier != later]
-
-
-def _refuse_duplicates(samples: SampleTable) -> None:
-    pairs = find_duplicates(samples)
-    if pairs:
-        earlier, later = pairs[0]
-        raise KdkitError(
-            "KD-DATA-009",
-            f"{count_of(len(pairs), 'id')} used twice: {name_some(s.id for _, s in pairs)}",
-            where=later.origin,
-            why=f"'{earlier.id}' is already at {earlier.origin}; ids are the keys of cached features",
-            fix="make ids unique, for example with the option id_prefix",
-        )

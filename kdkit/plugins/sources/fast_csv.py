@@ -21,7 +21,7 @@ from kdkit.plugins.sources.records import file_below
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from kdkit.plugins.sources.manifest import CsvManifest
+    from kdkit.plugins.sources.rows import RowReader
 
 BLOCK = 1 << 24
 """Bytes of a batch."""
@@ -38,24 +38,24 @@ class Unusual(Exception):
     """The rows must be read one by one."""
 
 
-def read_columns(manifest: CsvManifest) -> list[pa.RecordBatch] | None:
+def read_columns(manifest: RowReader, delimiter: str) -> list[pa.RecordBatch] | None:
     """The samples as batches, as sources may yield them; None if the rows must be read one by one."""
     taken = manifest.caption is None and not (manifest.extra or manifest.metadata) and manifest.label_separator is None
     if not taken or "extra" in manifest.columns or os.sep != "/":
         return None
-    records = find_records(manifest.location, manifest.delimiter)
+    records = find_records(manifest.location, delimiter)
     if records is None or len(set(records.header)) < len(records.header):
         return None
     import pyarrow as pa
 
     try:
-        return _Reader(manifest, records).batches()
+        return _Reader(manifest, records).batches(delimiter)
     except (Unusual, KdkitError, pa.ArrowException):
         return None
 
 
 class _Reader:
-    def __init__(self, manifest: CsvManifest, records: Records) -> None:
+    def __init__(self, manifest: RowReader, records: Records) -> None:
         self._manifest, self._records = manifest, records
         self._root = os.path.abspath(manifest.location.parent / manifest.image_root)
         self._columns = {
@@ -74,7 +74,7 @@ class _Reader:
         given = manifest.split_fractions
         self._fractions = None if given is None else read_fractions(given, str(manifest.location))
 
-    def batches(self) -> list[pa.RecordBatch]:
+    def batches(self, delimiter: str) -> list[pa.RecordBatch]:
         """All rows.
 
         Raises:
@@ -87,7 +87,7 @@ class _Reader:
         reader = csv.open_csv(
             str(self._manifest.location),
             csv.ReadOptions(use_threads=False, block_size=BLOCK, skip_rows=1, column_names=self._records.header),
-            csv.ParseOptions(delimiter=self._manifest.delimiter, newlines_in_values=self._records.multiline),
+            csv.ParseOptions(delimiter=delimiter, newlines_in_values=self._records.multiline),
             csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names),
         )
         found, start = [], 0
@@ -113,18 +113,17 @@ class _Reader:
         optional = {name: _null_if_empty(fields[name]) for name in ("label", "group") if name in fields}
         keys = pc.coalesce(optional["group"], ids) if "group" in optional else ids
         lines = pa.array(self._records.lines[start : start + count])
-        return pa.RecordBatch.from_pydict(
-            {
-                "id": ids,
-                "image": images,
-                "text": fields["text"],
-                "domain": fields["domain"],
-                "split": self._splits(fields, keys),
-                **optional,
-                "file": pa.DictionaryArray.from_arrays(np.zeros(count, dtype=np.int32), [str(manifest.location)]),
-                "line": lines,
-            }
-        )
+        columns: dict[str, pa.Array] = {
+            "id": ids,
+            "image": images,
+            "text": fields["text"],
+            "domain": fields["domain"],
+            "split": self._splits(fields, keys),
+            **optional,
+            "file": pa.DictionaryArray.from_arrays(np.zeros(count, dtype=np.int32), [str(manifest.location)]),
+            "line": lines,
+        }
+        return pa.RecordBatch.from_pydict(columns)
 
     def _images(self, given: pa.Array) -> tuple[pa.Array, pa.Array]:
         """Absolute paths, and paths below the root."""

@@ -39,7 +39,7 @@ class CsvManifest(RowReader):
     def __iter__(self) -> Iterator[Any]:
         """Batches of samples where the file is as usual, else the samples one by one."""
         self.require_location()
-        batches = read_columns(self)
+        batches = read_columns(self, self.delimiter)
         yield from super().__iter__() if batches is None else batches
 
     def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:

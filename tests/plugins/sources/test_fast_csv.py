@@ -34,7 +34,7 @@ def by_rows(reader: CsvManifest) -> Outcome:
 
 
 def by_columns(reader: CsvManifest) -> Outcome | None:
-    batches = read_columns(reader)
+    batches = read_columns(reader, reader.delimiter)
     return None if batches is None else (list(to_table(map(from_batch, batches))), [], "")
 
 
@@ -136,5 +136,5 @@ def test_both_readers_agree_on_any_text(tmp_path: Path, body: str) -> None:
 def test_usual_files_are_read_by_columns(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = written(tmp_path, text)
     assert by_columns(reader) == by_rows(reader)
-    monkeypatch.setattr(manifest, "read_columns", lambda _: None)
+    monkeypatch.setattr(manifest, "read_columns", lambda *_: None)
     assert [one.id for one in reader] == [one.id for one in by_rows(reader)[0]]
