@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SPLITS, Sample, Split
-from kdkit.core.data.table import GROUP, SCHEMA
+from kdkit.core.data.table import GROUP, SCHEMA, SampleTable
 
 NEEDED = ("id", "image", "text", "domain", "split")
 OPTIONAL = ("label", GROUP, "file", "line")
@@ -55,6 +56,15 @@ def from_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [_as(found.get(field.name), field, batch.num_rows) for field in SCHEMA], schema=SCHEMA
     )
+
+
+def in_samples(items: Iterable[Any]) -> Iterator[Any]:
+    """The items of a source, with the samples of batches one by one."""
+    for item in items:
+        if isinstance(item, pa.RecordBatch):
+            yield from SampleTable(pa.Table.from_batches([from_batch(item)]))
+        else:
+            yield item
 
 
 def odd_row(batch: pa.RecordBatch) -> Sample | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BLOCK = 1 << 24
 """Bytes of a batch."""
 FIELDS = ("id", "image", "text", "domain", "label", "split", "group")
+OPTIONAL: tuple[str, ...] = ("label", "group")
 URL = r"(?i)^([a-z]+://|data:)"
 DICOM = r"(?i)\.(dcm|dicom)$"
 ODD_PART = r"(^|/)\.{0,2}(/|$)"
@@ -110,7 +111,8 @@ class _Reader:
         if "id" in fields:
             _require(fields, "id")
         ids = pc.binary_join_element_wise(manifest.id_prefix, fields.get("id", names), "")
-        optional = {name: _null_if_empty(fields[name]) for name in ("label", "group") if name in fields}
+        named = [name for name in OPTIONAL if name in fields]
+        optional = {name: _null_if_empty(fields[name]) for name in named}
         keys = pc.coalesce(optional["group"], ids) if "group" in optional else ids
         lines = pa.array(self._records.lines[start : start + count])
         columns: dict[str, pa.Array] = {

@@ -95,7 +95,6 @@ class SourceContract(Contract):
         return [item for item in self._open(self._location()) if not isinstance(item, Skipped)]
 
     def _open(self, location: Path) -> Iterable[Sample | Skipped]:
-        opened: Iterable[Sample | Skipped] = self.catalogue.make(
-            self.family, self.name, **self.options, location=location
-        )
-        return opened
+        from kdkit.core.data.batches import in_samples
+
+        return in_samples(self.catalogue.make(self.family, self.name, **self.options, location=location))

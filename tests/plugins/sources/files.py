@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.contracts import Sample, Skipped
+from kdkit.core.data.batches import in_samples
 from kdkit.core.plugin_system.discovery import load_catalogue
 
 ROW = {"id": "a", "image": "x/a.png", "text": "a picture", "domain": "ct", "label": "normal", "split": "train"}
 
 
 def read_all(source: str, location: Path, **options: Any) -> list[Sample | Skipped]:
-    return list(load_catalogue().make("source", source, location=location, **options))
+    return list(in_samples(load_catalogue().make("source", source, location=location, **options)))
 
 
 def read(source: str, location: Path, **options: Any) -> list[Sample]:
