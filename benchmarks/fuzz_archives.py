@@ -28,7 +28,7 @@ from benchmarks.fuzz_inputs import (
     write_project,
 )
 from kdkit.core.data.check import DataReport
-from kdkit.core.data.load import read_sources
+from kdkit.core.data.entries import read_sources
 from kdkit.core.project.project import Project
 
 FIELDS = {"text": "a scan", "domain": "ct", "label": "normal", "split": "train", "group": "p"}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from kdkit.core.data.check import DataReport
-from kdkit.core.data.load import read_sources
+from kdkit.core.data.entries import read_sources
 from kdkit.core.project.project import Project
 
 TEXTS = (

@@ -27,13 +27,14 @@ from kdkit.core.contracts import (
     SourceSpec,
     StudentSpec,
 )
-from kdkit.core.data.batches import from_batch, odd_row
+from kdkit.core.data.batches import from_batch, in_samples, odd_row
 from kdkit.core.data.collect import to_table
 from kdkit.core.data.contents import KeptDigests
 from kdkit.core.data.kept import KeptListing, Listing, SkippedCounts
 from kdkit.core.data.locations import file_of, image_reader, images_of
 from kdkit.core.data.names import printable
 from kdkit.core.data.option_types import check_types
+from kdkit.core.data.rules import Rules, apply_rules, read_rules
 from kdkit.core.data.table import SampleTable
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.plugin_system.failures import plugin_errors
@@ -48,7 +49,8 @@ CACHE_FOLDER = "cache_folder"
 
 @dataclass(frozen=True)
 class EntryOptions:
-    """Options that every data entry takes, beside those of its source; see :class:`ImageOptions`.
+    """Options that every data entry takes, beside those of its source; see :class:`ImageOptions` and
+    :mod:`~kdkit.core.data.rules`.
 
     Attributes:
         verify: how a command that trains or extracts finds images that were replaced: by size and time of the files
@@ -59,6 +61,9 @@ class EntryOptions:
     frame: int | None = None
     max_pixels: int | None = None
     jpeg_min_side: int | None = None
+    domain_by: Mapping[str, Any] | None = None
+    label_by: Mapping[str, Any] | None = None
+    text_by: str | None = None
     verify: Literal["stat", "hash", "none"] = "stat"
 
 
@@ -136,32 +141,36 @@ def _read_entry(project: Project, number: int, max_aspect: float | None, reporte
     general = EntryOptions(**own)
     where = line_of(place, "data", number)
     with placed(place, "data", number), plugin_errors(f"source '{entry.source}' failed"):
-        listing, digests = _list(project, number, options, lambda text: reporter.say(f"{where}: {text}"))
+        say = partial(_say, reporter, where)
+        rules = read_rules(general.domain_by, general.label_by, general.text_by, project.root)
+        listing, digests = _list(project, number, options, rules, say)
         samples = _with_options(listing.samples, general, max_aspect)
         for reader in sorted(samples.codes("reader")[1]):
             image_reader(reader)
     kinds = tuple(SkippedKind(where, *kind) for kind in listing.skipped)
-    kept = (
-        KeptDigests(digests, f"{listing.id} {general.frame} {general.jpeg_min_side}")
-        if listing.id and digests
-        else None
-    )
+    key = f"{listing.id} {general.frame} {general.jpeg_min_side}"
+    kept = KeptDigests(digests, key) if listing.id and digests else None
     return LoadedEntry(samples, general.skip_unreadable, kinds, general.verify, kept)
 
 
 def _list(
-    project: Project, number: int, options: Mapping[str, Any], say: Callable[[str], None]
+    project: Project, number: int, options: Mapping[str, Any], rules: Rules | None, say: Callable[[str], None]
 ) -> tuple[Listing, Path | None]:
     """What the source of a data entry gives, and where the digests of its contents may be kept."""
     entry = project.registry.data[number]
     found, location = project.catalogue.get("source", entry.source), Path(os.path.abspath(project.root / entry.path))
-    given = _given(project, entry.source, options)
+    given, folder = _given(project, entry.source, options), location if location.is_dir() else location.parent
 
     def read() -> Listing:
         skipped = list[Skipped]()
-        items = project.catalogue.make("source", entry.source, location=location, **options, **given)
-        samples = to_table(_checked(item, entry.source) for item in _without(items, skipped))
-        return Listing(samples, _kinds(skipped))
+        items = _without(project.catalogue.make("source", entry.source, location=location, **options, **given), skipped)
+        if rules is not None:
+            samples = (_checked(item, entry.source) for item in in_samples(items))
+            items = _without(apply_rules(samples, rules, folder), skipped)
+        table = to_table(_checked(item, entry.source) for item in items)
+        if not len(table):
+            raise _no_sample(entry.source, location, skipped)
+        return Listing(table, _kinds(skipped))
 
     if not found.spec.inputs:
         return read(), None
@@ -173,10 +182,25 @@ def _list(
         "version": found.version,
         "code": _code_stamp(resolve(found.spec.factory)),
         "location": str(location),
-        "options": json.loads(json.dumps(merged, default=str)),
+        "options": json.loads(json.dumps([merged, None if rules is None else rules.as_json()], default=str)),
     }
     kept = KeptListing(project.state / INDEX, facts, inputs, read, say)
     return kept.get(), kept.path.with_suffix(".digests")
+
+
+def _say(reporter: Reporter, where: str, text: str) -> None:
+    reporter.say(f"{where}: {text}")
+
+
+def _no_sample(source: str, location: Path, skipped: Sequence[Skipped]) -> KdkitError:
+    counts = Counter(item.what for item in skipped)
+    return KdkitError(
+        "KD-DATA-150",
+        f"source '{source}' found no sample",
+        where=str(location),
+        why=", ".join(f"{count} {what} skipped" for what, count in counts.items()),
+        fix="correct the path or the options of the data entry, or remove it",
+    )
 
 
 def _code_stamp(factory: Any) -> list[int]:

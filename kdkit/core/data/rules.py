@@ -64,6 +64,15 @@ class Rules:
     names: Mapping[Target, Mapping[str, str]]
     text: str | None
 
+    def as_json(self) -> dict[str, Any]:
+        """All that decides what the rules do."""
+        rules = {target: rule.model_dump() for target, rule in self.rules.items()}
+        return {
+            "rules": rules,
+            "names": {target: dict(names) for target, names in self.names.items()},
+            "text": self.text,
+        }
+
 
 def read_rules(
     domain_by: Mapping[str, Any] | None, label_by: Mapping[str, Any] | None, text_by: str | None, root: Path

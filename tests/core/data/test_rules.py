@@ -11,7 +11,7 @@ import pytest
 from kdkit.core.contracts import Sample, Silent
 from kdkit.core.data import load_index
 from kdkit.core.data.check import check_data
-from kdkit.core.data.load import read_sources
+from kdkit.core.data.entries import read_sources
 from kdkit.core.project.project import Project
 from tests.core.data.projects import make_project, row, write_registry
 from tests.core.features.small import paint
