@@ -34,6 +34,7 @@ from kdkit.core.data.kept import KeptListing, Listing, SkippedCounts
 from kdkit.core.data.locations import file_of, image_reader, images_of
 from kdkit.core.data.names import printable
 from kdkit.core.data.option_types import check_types
+from kdkit.core.data.remote import location_of
 from kdkit.core.data.rules import Rules, apply_rules, read_rules
 from kdkit.core.data.table import SampleTable
 from kdkit.core.plugin_system.catalogue import resolve
@@ -64,6 +65,7 @@ class EntryOptions:
     domain_by: Mapping[str, Any] | None = None
     label_by: Mapping[str, Any] | None = None
     text_by: str | None = None
+    max_download_gib: int | None = None
     verify: Literal["stat", "hash", "none"] = "stat"
 
 
@@ -111,7 +113,7 @@ def read_sources(project: Project, reporter: Reporter | None = None) -> tuple[Lo
 
     Args:
         project: the project.
-        reporter: receives which samples are new, changed or gone.
+        reporter: receives what is fetched, and which samples are new, changed or gone.
 
     Raises:
         KdkitError: the registry has no data; errors of a source.
@@ -135,15 +137,16 @@ def _read_entry(project: Project, number: int, max_aspect: float | None, reporte
     for name, value in own.items():
         with placed(place, "data", number, "options", name):
             check_types("data entry", EntryOptions, {name: value})
-            if isinstance(value, int) and value < (name in ("max_pixels", "jpeg_min_side")):
+            if isinstance(value, int) and value < (name in ("max_pixels", "jpeg_min_side", "max_download_gib")):
                 fix = "write the number of a frame (the first is 0), or of pixels"
                 raise KdkitError("KD-DATA-008", f"data entry: option '{name}' is {value}", fix=fix)
     general = EntryOptions(**own)
     where = line_of(place, "data", number)
+    location = location_of(project, entry, general.max_download_gib, reporter)
     with placed(place, "data", number), plugin_errors(f"source '{entry.source}' failed"):
         say = partial(_say, reporter, where)
         rules = read_rules(general.domain_by, general.label_by, general.text_by, project.root)
-        listing, digests = _list(project, number, options, rules, say)
+        listing, digests = _list(project, entry.source, location, options, rules, say)
         samples = _with_options(listing.samples, general, max_aspect)
         for reader in sorted(samples.codes("reader")[1]):
             image_reader(reader)
@@ -154,22 +157,22 @@ def _read_entry(project: Project, number: int, max_aspect: float | None, reporte
 
 
 def _list(
-    project: Project, number: int, options: Mapping[str, Any], rules: Rules | None, say: Callable[[str], None]
-) -> tuple[Listing, Path | None]:
-    """What the source of a data entry gives, and where the digests of its contents may be kept."""
-    entry = project.registry.data[number]
-    found, location = project.catalogue.get("source", entry.source), Path(os.path.abspath(project.root / entry.path))
-    given, folder = _given(project, entry.source, options), location if location.is_dir() else location.parent
+    project: Project, source: str, location: Path, options: Mapping[str, Any], rules: Rules | None,
+    say: Callable[[str], None],
+) -> tuple[Listing, Path | None]:  # fmt: skip
+    """What a source gives, and where the digests of its contents may be kept."""
+    found = project.catalogue.get("source", source)
+    given, folder = _given(project, source, options), location if location.is_dir() else location.parent
 
     def read() -> Listing:
         skipped = list[Skipped]()
-        items = _without(project.catalogue.make("source", entry.source, location=location, **options, **given), skipped)
+        items = _without(project.catalogue.make("source", source, location=location, **options, **given), skipped)
         if rules is not None:
-            samples = (_checked(item, entry.source) for item in in_samples(items))
+            samples = (_checked(item, source) for item in in_samples(items))
             items = _without(apply_rules(samples, rules, folder), skipped)
-        table = to_table(_checked(item, entry.source) for item in items)
+        table = to_table(_checked(item, source) for item in items)
         if not len(table):
-            raise _no_sample(entry.source, location, skipped)
+            raise _no_sample(source, location, skipped)
         return Listing(table, _kinds(skipped))
 
     if not found.spec.inputs:
