@@ -8,6 +8,7 @@ import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from threading import Lock
+from typing import cast
 
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
@@ -110,12 +111,18 @@ def inspect(path: ImageRef, options: ImageOptions = NO_OPTIONS) -> tuple[Image.I
 
 def _opened(path: ImageRef) -> Image.Image:
     if not isinstance(path, ImageLocation):
-        return Image.open(path)
+        return Image.open(path, formats=_formats())
     reader = image_reader(path.reader)
     content = reader.content(path)
     decoder = getattr(reader, "decode", None)  # of DecodesImages, whose isinstance is slow
-    image: Image.Image = Image.open(BytesIO(content)) if decoder is None else decoder(path, content)
-    return image
+    image = Image.open(BytesIO(content), formats=_formats()) if decoder is None else decoder(path, content)
+    return cast(Image.Image, image)
+
+
+def _formats() -> list[str]:
+    """Those that Pillow reads itself: for EPS it runs Ghostscript, and an image may hold any PostScript program."""
+    Image.init()
+    return [name for name in Image.ID if name != "EPS"]
 
 
 def _decode(path: ImageRef, options: ImageOptions) -> tuple[Image.Image, StoredAs]:

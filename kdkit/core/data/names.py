@@ -19,7 +19,7 @@ SHOWN = 3
 """How many of many equal problems a message names."""
 MISSING_NUMBERS = frozenset({"nan", "NaN", "NAN", "NaT", "<NA>"})
 """How libraries write a missing value as text."""
-MISSING_VALUES = MISSING_NUMBERS | {"N/A", "n/a", "NA", "None", "NULL", "null"}
+MISSING_VALUES = MISSING_NUMBERS | {"N/A", "n/a", "NA", "None", "NULL", "null", "#NA", "#N/A", "#REF!", "#NAME?"}
 """And those that may be the answer to a question; ``none`` may be a class."""
 
 
@@ -73,21 +73,29 @@ def _nearest(folder: Path, name: str) -> str:
     return next((entry for entry in others if Path(entry).suffix.lower() in images), "")
 
 
+LOOK_ALIKE = str.maketrans("\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u03bf", "aeopcyxijso")
+"""Small letters of Cyrillic, and omicron, that look like Latin ones (Unicode's confusables, UTS 39)."""
+
+
 def spelling(name: str) -> str:
-    """``name`` without what people overlook: case, Unicode form, repeated spaces."""
-    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
+    """``name`` without what people overlook: case, Unicode form, alike letters, invisible marks, repeated spaces."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    shown = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+    return " ".join(shown.translate(LOOK_ALIKE).split())
 
 
 def same_meaning(name: str) -> object:
     """Equal for classes that probably are one: also ``no_tumor`` and ``no tumor``, ``1`` and ``1.0``, ``a|b`` and
     ``b|a``."""
-    parts = (spelling(part.replace("_", " ")) for part in re.split(r"[|;]", name))
+    parts = (spelling(re.sub(r"_|(?<=\w)[-\u2010-\u2015](?=\w)", " ", part)) for part in re.split(r"[|;]|, ", name))
     return tuple(sorted(re.sub(r"^(-?\d+)\.0+$", r"\1", part) for part in parts))
 
 
 def is_no_name(text: str) -> bool:
     """A missing value, or a Python or JSON list, written as text."""
     if text in MISSING_VALUES:
+        return True
+    if re.match(r"array\(.*\)$", text, re.S):  # of NumPy
         return True
     if text[:1] + text[-1:] not in ("[]", "{}", "()"):
         return False

@@ -82,7 +82,7 @@ class JsonlManifest(RowReader):
 
 
 def _check_header(header: Sequence[str], where: str) -> None:
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = sorted({name for name in header if name and header.count(name) > 1})  # spreadsheets add nameless ones
     if repeated:
         raise KdkitError(
             "KD-SRC-012", f"column '{repeated[0]}' occurs twice", where=where, fix="rename one of the columns"

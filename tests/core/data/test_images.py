@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import EpsImagePlugin, Image, features
 
 from kdkit.core.contracts import ImageOptions, Sample
 from kdkit.core.data.images import PIXELS, decode, decoding_threads, open_further_images, open_image
@@ -205,3 +205,20 @@ def test_processes_of_one_machine_share_its_processors(
     if beside is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", beside)
     assert decoding_threads() == expected
+
+
+def test_no_program_is_run_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow gives EPS to Ghostscript, whatever the file's name."""
+    program, marker = tmp_path / "bin/gs", tmp_path / "ran"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    with raises_error("KD-DATA-003", where=str(path)):
+        decode(path)
+    assert not marker.exists()

@@ -87,3 +87,9 @@ def test_medmini(request: pytest.FixtureRequest) -> None:
     assert len(samples) == 5533
     assert len({sample.domain for sample in samples}) == 11
     assert all(file_of(sample.image).is_file() for sample in samples[::500])
+
+
+def test_columns_without_a_name_are_ignored(tmp_path: Path) -> None:
+    """Spreadsheets end each line with delimiters where a cell to the right was once filled in."""
+    (tmp_path / "m.csv").write_text("id,image,text,domain,split,,\n1,a.png,x,ct,train,,\n", encoding="utf-8")
+    assert [one.id for one in read("csv", tmp_path / "m.csv")] == ["1"]
