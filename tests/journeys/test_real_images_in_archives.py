@@ -33,7 +33,10 @@ def as_tar(folder: Path, files: Sequence[Path]) -> list[ImageRef]:
 
 
 def as_parquet(folder: Path, files: Sequence[Path]) -> list[ImageRef]:
-    columns = {"text": ["a scan"] * len(files), "image": [file.read_bytes() for file in files]}
+    columns: dict[str, Sequence[Any]] = {
+        "text": ["a scan"] * len(files),
+        "image": [file.read_bytes() for file in files],
+    }
     path = write_parquet(folder / "rows.parquet", columns, row_group=100)
     return [sample.image for sample in read("parquet", path, constants=PLAIN)]
 

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from kdkit.core.project.project import Project
     from kdkit.core.project.registry.schema import DataEntry
 
-FOLDER, RECORD, LOCK = "remote", "files.json", "lock"
+FOLDER = "remote"
+RECORD, LOCK = ".files.json", ".lock"
+"""Endings of files beside the folder of a URL: name -> stamp of what is in it, and a lock."""
 PART = ".part"
 WAITS = (1.0, 4.0, 15.0)
 """Seconds before the next attempt; an attempt that got bytes starts the count again."""
@@ -90,7 +92,7 @@ def fetch_data(state: Path, url: str, ending: str, reporter: Reporter, limit: in
     folder = state / FOLDER / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     storage, known = open_files(url), _read_record(folder)
-    with file_lock(folder.parent / f"{folder.name}.{LOCK}") as mine:
+    with file_lock(_beside(folder, LOCK)) as mine:
         if mine is False:
             fix = "wait until the other command has ended"
             raise KdkitError("KD-SRC-220", "another command fetches this data", where=without_query(url), fix=fix)
@@ -159,10 +161,10 @@ def _update(
     for file in todo:
         _fetch(storage, file, folder / file.name)
         known[file.name] = file.stamp
-        write_atomically(folder / RECORD, json.dumps(known).encode())
+        write_atomically(_beside(folder, RECORD), json.dumps(known).encode())
         done += file.size
         reporter.progress("fetching", done, missing)
-    write_atomically(folder / RECORD, json.dumps(known).encode())
+    write_atomically(_beside(folder, RECORD), json.dumps(known).encode())
 
 
 def _require_space(folder: Path, url: str, total: int, missing: int, limit: int) -> None:
@@ -218,6 +220,10 @@ def _fetch(storage: Files, file: RemoteFile, path: Path) -> None:
     mark.unlink()
 
 
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(folder.name + ending)
+
+
 def _is_whole(path: Path, file: RemoteFile) -> bool:
     return path.is_file() and path.stat().st_size == file.size
 
@@ -225,7 +231,7 @@ def _is_whole(path: Path, file: RemoteFile) -> bool:
 def _read_record(folder: Path) -> dict[str, Any]:
     """Name -> stamp of what is here."""
     try:
-        found = json.loads((folder / RECORD).read_bytes())
+        found = json.loads(_beside(folder, RECORD).read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -81,7 +81,7 @@ class Examined:
 
 def examine(project: Project, *, skip_unreadable: bool = False, reporter: Reporter | None = None) -> Examined:
     """Read all data entries and decode every image; errors as :func:`~kdkit.core.data.entries.read_sources`."""
-    entries = read_sources(project)
+    entries = read_sources(project, reporter)
     samples = [sample for entry in entries for sample in entry.samples]
     numbers = np.repeat(np.arange(len(entries)), [len(entry.samples) for entry in entries])
     images = decode_all(project.state, samples, reporter)
