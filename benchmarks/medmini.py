@@ -1,11 +1,13 @@
 """Real images: how good is the student, and what does an increment keep, gain and cost?
 
     python benchmarks/medmini.py --work FOLDER [--seeds 0 1 2] [--recipes kdkit mmkd-paper ...] [--parts quality ...]
+                                 [--split calibration]
 
 The images (112 px, ten domains of two to six findings, about 5,400) are read where they lie: ../shared/data/medmini
 beside the checkout, or --data. FOLDER keeps the teachers, the projects and every evaluation: a second run continues.
 Four specialists are trained on disjoint domains (medmini_teachers.py). Everything is scored on the test split; what
-was chosen here (learning rates, length) was chosen on the calibration split by '--parts choose', with another seed.
+was chosen here (learning rates, length) was chosen on the calibration split, with other seeds: '--parts choose', or
+'--split calibration'.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ import numpy as np
 import torch
 from medmini_tables import INCREMENT_COLUMNS, increment_row, print_differences, print_domains, print_means
 from medmini_teachers import SPECIALISTS, model_config, train_missing
-from projects import copy_project, print_table, run, score_on_test
+from projects import copy_project, print_table, run
 from ruamel.yaml import YAML
 from tokenizers import pre_tokenizers
 
-from kdkit.core.contracts import Silent
+from kdkit.core.contracts import Silent, Split
 from kdkit.core.distill.run import Options, prepare
+from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
@@ -70,6 +73,7 @@ class Bench:
     epochs: float | None
     teacher_steps: float
     wrong_captions: float = 0.0
+    split: Split = "test"
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -160,8 +164,8 @@ class Bench:
         return outcome.version.name, time.process_time() - started, outcome.evaluation
 
     def score(self, key: str, project: Project, version: str, seconds: float) -> None:
-        """Evaluate a version on the test split and keep what was found."""
-        found = score_on_test(project, version)
+        """Evaluate a version beside the teachers and keep what was found."""
+        found = evaluate_version(Project(project.root), version, split=self.split, ancestors=False).evaluation
         self.keep(key, found, seconds)
         means = {name: round(value, 4) for name, value in found.of_role("student")[0].means.items()}
         print(f"{key}: {means} in {seconds:.0f} CPU s", flush=True)
@@ -176,7 +180,7 @@ class Bench:
         return Evaluation.load(self._file(key))
 
     def _file(self, key: str) -> Path:
-        return self.work / "evaluations" / f"{key}.json"
+        return self.work / "evaluations" / f"{key if self.split == 'test' else f'{self.split}-{key}'}.json"
 
 
 def main() -> None:
@@ -191,11 +195,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, help="default: each recipe's own length")
     parser.add_argument("--teacher-steps", type=float, default=1.0, help="share of each specialist's steps; 0.1: weak")
     parser.add_argument("--wrong-captions", type=float, default=0.0, help="share of training captions that are wrong")
+    parser.add_argument("--split", choices=["test", "calibration"], default="test", help="what is scored")
     given = parser.parse_args()
     if not (given.data / "samples.jsonl").is_file():
         sys.exit(f"the images are not here: {given.data}\nThis benchmark needs them; name their folder by --data.")
     torch.set_num_threads(1)
-    bench = Bench(given.work.resolve(), given.data.resolve(), given.epochs, given.teacher_steps, given.wrong_captions)
+    bench = Bench(
+        given.work.resolve(),
+        given.data.resolve(),
+        given.epochs,
+        given.teacher_steps,
+        given.wrong_captions,
+        split=given.split,
+    )
     train_missing(bench.teachers, bench.rows, bench.data, bench.words, bench.teacher_steps)
     if "choose" in given.parts:
         choose(bench, given.recipes)
@@ -258,7 +270,7 @@ def increment(bench: Bench, seeds: Sequence[int]) -> None:
     for step, name in steps.items():
         after = [bench.found(f"increment-{step}-{seed}") for seed in seeds]
         rows.append([name, *increment_row(before, after, together, old=OLD, new=LAST.domains)])
-    print("\nChange against the version before, test split, points; mean over seeds (smallest to largest):\n")
+    print(f"\nChange against the version before, {bench.split} split, points; mean over seeds (smallest to largest):\n")
     print_table(("strategy", *INCREMENT_COLUMNS), rows)
 
 

@@ -38,7 +38,7 @@ def print_means(found: Mapping[str, Sequence[Evaluation]]) -> None:
         for metric in ("accuracy", "auc"):
             row.append(spread([e.ratios[s.name][metric] for e, s in zip(runs, students, strict=True)]))
         rows.append(row)
-    print("\nMean over the ten domains, test split, % [95 % interval over images]:\n")
+    print(f"\nMean over the ten domains, {first.split} split, % [95 % interval over images]:\n")
     print_table(("model", "accuracy", "AUC", "accuracy of oracle's", "AUC of oracle's"), rows)
 
 

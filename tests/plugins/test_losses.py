@@ -138,6 +138,40 @@ def test_clip_with_weighted_captions_and_equal_texts() -> None:
     assert number(ClipLoss(positives="own")(batch)) == pytest.approx(own, rel=1e-12)
 
 
+def test_clip_takes_texts_that_the_teachers_find_nearly_equal_as_positives() -> None:
+    batch, least = make_batch(seed=5, absent=0.3), 0.2
+    student, size = student_of(batch), len(batch.domain)
+    text = np.array([0, 1, 2, 3, 1, 5, 6])
+
+    def similar(b: int, j: int) -> bool:
+        cosines, weights = [], []
+        for view in views_of(batch):
+            t = view.target["text"]
+            if view.weight[b] > 0 and view.weight[j] > 0:
+                cosines.append(t[b] @ t[j] / np.linalg.norm(t[b]) / np.linalg.norm(t[j]))
+                weights.append(min(view.weight[b], view.weight[j]))
+        return bool(cosines) and np.average(cosines, weights=weights) >= least
+
+    near = np.array([[b == j or text[b] == text[j] or similar(b, j) for j in range(size)] for b in range(size)])
+    equal = text[:, None] == text
+    assert equal.sum() < near.sum() < size**2, "the threshold separates"
+    image, words = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (student["image"], student["text"]))
+    logits, expected = 3.0 * image @ words.T, 0.0
+    for rows in (logits, logits.T):
+        log_p = rows - np.log(np.exp(rows).sum(1, keepdims=True))
+        expected -= float(np.mean([log_p[b][near[b]].mean() for b in range(size)])) / 2
+    batch = replace(batch, captions=CaptionView(torch.ones(size).double(), torch.tensor(text)))
+    found = ClipLoss(positives="similar", similarity=least)(batch)
+    assert number(found) == pytest.approx(expected, rel=1e-12)
+
+
+def test_clip_cannot_compare_texts_without_a_teacher_of_texts() -> None:
+    batch = make_batch()
+    views = tuple(replace(view, target={"image": view.target["image"]}) for view in batch.teachers)
+    with raises_error("KD-LOSS-160"):
+        ClipLoss(positives="similar")(replace(batch, teachers=views))
+
+
 def test_clip_ignores_samples_whose_captions_have_no_weight() -> None:
     batch = make_batch()
     image = batch.student["image"].detach().clone().requires_grad_()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import CaptionView, LossInput
 from kdkit.plugins.losses.rows import IMAGE, TEXT, mask_rows
 
@@ -21,7 +22,12 @@ class ClipLoss(nn.Module):
     texts apart. Samples with ``w = 0`` are in no other sample's softmax.
 
     Args:
-        positives: ``equal``: all samples with an equal text; ``own``: the sample's own alone, as in CLIP.
+        positives: ``equal``: all samples with an equal text; ``own``: the sample's own alone, as in CLIP; ``similar``:
+            also those with texts that the teachers find nearly equal (:func:`nearly_equal`).
+        similarity: of nearly equal texts, in (0, 1].
+
+    Raises:
+        KdkitError: ``similar`` without a teacher of texts.
 
     Example:
         >>> rows = torch.eye(2)
@@ -30,9 +36,9 @@ class ClipLoss(nn.Module):
         0.0
     """
 
-    def __init__(self, *, positives: Literal["equal", "own"] = "equal") -> None:
+    def __init__(self, *, positives: Literal["equal", "own", "similar"] = "equal", similarity: float = 0.95) -> None:
         super().__init__()
-        self.positives = positives
+        self.positives, self.similarity = positives, similarity
 
     def forward(self, batch: LossInput) -> Tensor:
         """The student's ``image`` and ``text`` (B, D) and ``logit_scale`` () -> () in [0, inf)."""
@@ -43,10 +49,38 @@ class ClipLoss(nn.Module):
         own = torch.eye(len(used), dtype=torch.bool, device=used.device)
         hidden = ~(used & used[:, None] | own)  # every sample is in its own softmax, so none is empty
         positive = own if self.positives == "own" else (captions.text[:, None] == captions.text) & ~hidden
-        target = positive / positive.sum(-1, keepdim=True)
+        if self.positives == "similar":
+            positive = positive | (nearly_equal(batch, self.similarity) & ~hidden)
+        target = positive.to(image.dtype) / positive.sum(-1, keepdim=True)
         logits = batch.student["logit_scale"] * image @ text.T
         rows = _cross_entropy(logits, target, hidden) + _cross_entropy(logits.T, target, hidden)
         return (captions.weight * rows).mean() / 2
+
+
+def nearly_equal(batch: LossInput, similarity: float) -> Tensor:
+    """(B, B) whether the teachers find two texts nearly equal.
+
+    The teachers' cosines of the two texts count, each with the smaller of its two trust weights: their weighted mean is
+    at least ``similarity``. A pair that no teacher covers is not nearly equal.
+
+    Raises:
+        KdkitError: no teacher gives text features.
+    """
+    views = [view for view in batch.teachers if TEXT in view.target]
+    if not views:
+        raise KdkitError(
+            "KD-LOSS-160",
+            "the loss 'clip' compares texts by the teachers' text features, and no teacher gives any",
+            where="recipe: losses, clip, positives: similar",
+            fix="write 'positives: equal', or add a teacher with text features",
+            code=ExitCode.FOUND,
+        )
+    total = share = batch.student[TEXT].new_zeros(len(batch.domain), len(batch.domain))
+    for view in views:
+        rows = F.normalize(mask_rows(view.target[TEXT], view.weight > 0), dim=-1)
+        weight = torch.minimum(view.weight[:, None], view.weight)
+        total, share = total + weight * (rows @ rows.T), share + weight
+    return (share > 0) & (total >= similarity * share)
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
