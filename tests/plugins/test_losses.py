@@ -139,16 +139,20 @@ def test_clip_with_weighted_captions_and_equal_texts() -> None:
 
 
 def test_clip_takes_texts_that_the_teachers_find_nearly_equal_as_positives() -> None:
-    batch, least = make_batch(seed=5, absent=0.3), 0.2
+    batch, least = make_batch(seed=5, size=12, absent=0.3), 0.2
     student, size = student_of(batch), len(batch.domain)
-    text = np.array([0, 1, 2, 3, 1, 5, 6])
+    text = np.array([0, 1, 2, 3, 1, 5, 6, 7, 8, 9, 0, 11])
+
+    domain = batch.domain.numpy()
 
     def similar(b: int, j: int) -> bool:
         cosines, weights = [], []
         for view in views_of(batch):
-            t = view.target["text"]
-            if view.weight[b] > 0 and view.weight[j] > 0:
-                cosines.append(t[b] @ t[j] / np.linalg.norm(t[b]) / np.linalg.norm(t[j]))
+            t = view.target["text"] / np.maximum(np.linalg.norm(view.target["text"], axis=1, keepdims=True), 1e-12)
+            if domain[b] == domain[j] and view.weight[b] > 0 and view.weight[j] > 0:
+                mean = t[(domain == domain[b]) & (view.weight > 0)].mean(0)
+                x, y = t[b] - mean, t[j] - mean
+                cosines.append(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
                 weights.append(min(view.weight[b], view.weight[j]))
         return bool(cosines) and np.average(cosines, weights=weights) >= least
 

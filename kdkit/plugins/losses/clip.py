@@ -24,7 +24,7 @@ class ClipLoss(nn.Module):
     Args:
         positives: ``equal``: all samples with an equal text; ``own``: the sample's own alone, as in CLIP; ``similar``:
             also those with texts that the teachers find nearly equal (:func:`nearly_equal`).
-        similarity: of nearly equal texts, in (0, 1].
+        similarity: of nearly equal texts, a cosine in (0, 1].
 
     Raises:
         KdkitError: ``similar`` without a teacher of texts.
@@ -36,7 +36,7 @@ class ClipLoss(nn.Module):
         0.0
     """
 
-    def __init__(self, *, positives: Literal["equal", "own", "similar"] = "equal", similarity: float = 0.95) -> None:
+    def __init__(self, *, positives: Literal["equal", "own", "similar"] = "equal", similarity: float = 0.9) -> None:
         super().__init__()
         self.positives, self.similarity = positives, similarity
 
@@ -58,10 +58,12 @@ class ClipLoss(nn.Module):
 
 
 def nearly_equal(batch: LossInput, similarity: float) -> Tensor:
-    """(B, B) whether the teachers find two texts nearly equal.
+    """(B, B) whether the teachers find two texts of a domain nearly equal.
 
-    The teachers' cosines of the two texts count, each with the smaller of its two trust weights: their weighted mean is
-    at least ``similarity``. A pair that no teacher covers is not nearly equal.
+    Each teacher's unit text features are centered over its samples of the domain in the batch: all medical texts are
+    alike for some teachers, and what is left tells them apart. The cosines of the centered features count, each with
+    the smaller of the teacher's two trust weights; their weighted mean is at least ``similarity``. A pair that no
+    teacher covers is not nearly equal.
 
     Raises:
         KdkitError: no teacher gives text features.
@@ -77,8 +79,11 @@ def nearly_equal(batch: LossInput, similarity: float) -> Tensor:
         )
     total = share = batch.student[TEXT].new_zeros(len(batch.domain), len(batch.domain))
     for view in views:
+        weight = torch.minimum(view.weight[:, None], view.weight) * (batch.domain[:, None] == batch.domain)
         rows = F.normalize(mask_rows(view.target[TEXT], view.weight > 0), dim=-1)
-        weight = torch.minimum(view.weight[:, None], view.weight)
+        together = (weight > 0).to(rows.dtype)
+        mean = together @ rows / together.sum(-1, keepdim=True).clamp(min=1)
+        rows = F.normalize(rows - mean, dim=-1)
         total, share = total + weight * (rows @ rows.T), share + weight
     return (share > 0) & (total >= similarity * share)
 
