@@ -176,6 +176,12 @@ def test_clip_cannot_compare_texts_without_a_teacher_of_texts() -> None:
         ClipLoss(positives="similar")(replace(batch, teachers=views))
 
 
+@pytest.mark.parametrize("similarity", [0.0, 1.1])
+def test_clip_checks_the_similarity(similarity: float) -> None:
+    with raises_error("KD-LOSS-161"):
+        ClipLoss(positives="similar", similarity=similarity)
+
+
 def test_clip_ignores_samples_whose_captions_have_no_weight() -> None:
     batch = make_batch()
     image = batch.student["image"].detach().clone().requires_grad_()

@@ -27,7 +27,7 @@ class ClipLoss(nn.Module):
         similarity: of nearly equal texts, a cosine in (0, 1].
 
     Raises:
-        KdkitError: ``similar`` without a teacher of texts.
+        KdkitError: ``similar`` without a teacher of texts; a similarity out of range.
 
     Example:
         >>> rows = torch.eye(2)
@@ -38,6 +38,13 @@ class ClipLoss(nn.Module):
 
     def __init__(self, *, positives: Literal["equal", "own", "similar"] = "equal", similarity: float = 0.9) -> None:
         super().__init__()
+        if not 0 < similarity <= 1:
+            raise KdkitError(
+                "KD-LOSS-161",
+                f"{similarity:g} is no cosine of nearly equal texts",
+                where="recipe: losses, clip, similarity",
+                fix="choose a number above 0 and up to 1, such as 0.9",
+            )
         self.positives, self.similarity = positives, similarity
 
     def forward(self, batch: LossInput) -> Tensor:
