@@ -36,14 +36,14 @@ class ClipLoss(nn.Module):
         0.0
     """
 
-    def __init__(self, *, positives: Literal["equal", "own", "similar"] = "equal", similarity: float = 0.9) -> None:
+    def __init__(self, *, positives: Literal["equal", "own", "similar"] = "equal", similarity: float = 0.7) -> None:
         super().__init__()
         if not 0 < similarity <= 1:
             raise KdkitError(
                 "KD-LOSS-161",
                 f"{similarity:g} is no cosine of nearly equal texts",
                 where="recipe: losses, clip, similarity",
-                fix="choose a number above 0 and up to 1, such as 0.9",
+                fix="choose a number above 0 and up to 1, such as 0.7",
             )
         self.positives, self.similarity = positives, similarity
 
