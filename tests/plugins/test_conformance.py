@@ -255,9 +255,33 @@ class NearestNeighbors(kit.TaskContract):
     options: ClassVar[Mapping[str, Any]] = {"k": (1, 5), "draws": 2, "resamples": 50}
 
 
+class Patients(kit.TaskContract):
+    """With few fits."""
+
+    name = "patients"
+    options: ClassVar[Mapping[str, Any]] = {"strengths": (1.0,), "resamples": 20, "attention": False}
+
+
+class Survival(kit.TaskContract):
+    """With few fits."""
+
+    name = "survival"
+    options: ClassVar[Mapping[str, Any]] = {"strengths": (100.0,), "resamples": 20}
+
+
+class ClosedQuestions(kit.TaskContract):
+    """With few fits."""
+
+    name = "vqa"
+    options: ClassVar[Mapping[str, Any]] = {"strengths": (1.0,), "resamples": 20}
+
+
 KINDS: tuple[type[kit.Contract], ...] = (
     LinearProbe,
     NearestNeighbors,
+    Patients,
+    Survival,
+    ClosedQuestions,
     Csv,
     Jsonl,
     Folder,

@@ -10,7 +10,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kdkit.core.contracts import DomainScore, ModelAnswers, ModelFeatures, Sample, Split
+from kdkit.core.contracts import (
+    FINDINGS,
+    METADATA,
+    QUESTION,
+    DomainScore,
+    ModelAnswers,
+    ModelFeatures,
+    Sample,
+    Split,
+)
 from kdkit.core.plugin_system.catalogue import Family, resolve
 from kdkit.testing.contract import Contract, skip
 
@@ -59,9 +68,19 @@ class TaskContract(Contract):
     family: ClassVar[Family] = "task"
 
     def make(self, **options: Any) -> Any:
-        """A new task, with what core gives to factories that take ``prompts`` or ``training``."""
+        """A new task, with what core gives to factories by the names of their arguments."""
         takes = inspect.signature(resolve(self.entry.spec.factory)).parameters
-        known = {"prompts": PROMPTS, "training": self.training()}
+        calibration = [sample for sample in self.training() if sample.split == "calibration"]
+        findings = {
+            domain: {name: (texts, [f"no {name}"]) for name, texts in classes.items()}
+            for domain, classes in PROMPTS.items()
+        }
+        known = {
+            "prompts": PROMPTS,
+            "training": self.training(),
+            "calibration": calibration,
+            "findings": findings,
+        }
         given = {name: value for name, value in known.items() if name in takes}
         return super().make(**{**given, **options})
 
@@ -76,7 +95,8 @@ class TaskContract(Contract):
         return SyntheticView()
 
     def samples(self) -> list[Sample]:
-        """Thirty labeled samples of three classes in ``ct``, twenty of two in ``oct``; each has an image of its own."""
+        """Thirty labeled samples of three classes in ``ct``, twenty of two in ``oct``; each has an image of its own, a
+        finding, and metadata: a question with its answer, a time and an event."""
         return _samples("test")
 
     def training(self) -> list[Sample]:
@@ -164,11 +184,18 @@ class TaskContract(Contract):
 
 def _samples(split: Split) -> list[Sample]:
     return [
-        Sample(name, Path(f"{name}.png"), prompts[0], domain, label, split)
+        Sample(name, Path(f"{name}.png"), prompts[0], domain, label, split, extra=_extra(label, number))
         for domain, classes in PROMPTS.items()
         for label, prompts in classes.items()
-        for name in (f"{domain}-{label}-{split}-{number}" for number in range(10))
+        for number in range(10)
+        for name in (f"{domain}-{label}-{split}-{number}",)
     ]
+
+
+def _extra(label: str, number: int) -> dict[str, Any]:
+    """What tasks read beside labels and captions."""
+    facts = {QUESTION: "what is it?", "answer": label, "time": 1.0 + number, "event": number % 2}
+    return {FINDINGS: [label], METADATA: facts}
 
 
 def _prompt(sample: Sample) -> str:
