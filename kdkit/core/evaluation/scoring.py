@@ -22,7 +22,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 RowMetric = Callable[[Integers, Array | None], Floats]
 """Rows (n,) of the samples, and how often each is drawn (n, R) or None for once -> (R,); NaN where undefined."""
 Subgroups = Mapping[str, Mapping[str, str]]
-"""Column -> sample id -> value; samples without a value are absent."""
+"""Column -> sample id -> value, in the order in which reports show values; samples without a value are absent."""
 
 FEW = 30
 """With fewer samples, a note says that intervals are rough."""
@@ -151,13 +151,14 @@ def _subgroups(predicted: Predicted, units: Integers, how: Bootstrap) -> list[Su
     found = []
     for column, value_of in how.subgroups.items():
         values = np.array([value_of.get(sample.id, "") for sample in predicted.samples])
-        for value in np.unique(values[values != ""]).tolist():
+        for value in dict.fromkeys(value_of.values()):
             rows = np.flatnonzero(values == value)
+            if not len(rows):
+                continue
             count, groups = len(rows), _group_count(units[rows])
             if (groups or count) < LEAST:
-                note = (
-                    f"only {groups} groups: too few to judge" if groups else f"only {count} samples: too few to judge"
-                )
+                number, what = (groups, "group") if groups else (count, "sample")
+                note = f"only {number} {what}{'' if number == 1 else 's'}: too few to judge"
                 found.append(SubgroupScore(column, value, count, groups, note=note))
                 continue
             measured = _measure(predicted, rows, units, how)

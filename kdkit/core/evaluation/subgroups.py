@@ -44,13 +44,13 @@ def read_subgroups(samples: Iterable[Sample], by: Sequence[str]) -> dict[str, di
 
 
 def _cut(values: Mapping[str, str]) -> dict[str, str]:
-    different = set(values.values())
-    if len(different) <= VALUES:
-        return dict(values)
+    ordered = dict(sorted(values.items(), key=lambda item: item[1]))
     try:
-        numbers = {name: float(value) for name, value in values.items()}
+        numbers = dict(sorted(((name, float(value)) for name, value in values.items()), key=lambda item: item[1]))
     except ValueError:
-        return dict(values)
+        return ordered
+    if len(set(values.values())) <= VALUES:
+        return {name: values[name] for name in numbers}
     edges = np.unique(np.quantile(list(numbers.values()), [0.25, 0.5, 0.75], method="lower"))
     names = [f"up to {edges[0]:g}", *(f"{a:g} to {b:g}" for a, b in pairwise(edges))]
     names.append(f"above {edges[-1]:g}")

@@ -8,6 +8,9 @@ from kdkit.core.base.result import Section, Table
 from kdkit.core.contracts import Curve, DomainScore, Estimate, SubgroupScore
 from kdkit.core.evaluation.scores import Evaluation
 
+FEW = 3
+"""With more metrics, tables of subgroups show the headline and AUC alone."""
+
 
 def detail_sections(evaluation: Evaluation, version: str) -> list[Section]:
     """Tables of what the scores of ``version`` hold beside metrics."""
@@ -20,14 +23,12 @@ def detail_sections(evaluation: Evaluation, version: str) -> list[Section]:
 
 
 def worst_subgroups(score: DomainScore, metric: str) -> dict[str, SubgroupScore]:
-    """Column -> the subgroup with the lowest value of a metric, among those that can be judged."""
-    found: dict[str, SubgroupScore] = {}
+    """Column -> the subgroup with the lowest value of a metric, where at least two can be judged."""
+    found: dict[str, list[SubgroupScore]] = {}
     for one in score.subgroups:
         if metric in one.metrics:
-            worst = found.get(one.column)
-            if worst is None or one.metrics[metric] < worst.metrics[metric]:
-                found[one.column] = one
-    return found
+            found.setdefault(one.column, []).append(one)
+    return {column: min(ones, key=lambda one: one.metrics[metric]) for column, ones in found.items() if len(ones) > 1}
 
 
 def _subgroups(scores: Sequence[DomainScore], headline: str, version: str) -> Iterator[Section]:
@@ -36,7 +37,7 @@ def _subgroups(scores: Sequence[DomainScore], headline: str, version: str) -> It
         worst = worst_subgroups(score, headline)
         for one in score.subgroups:
             mark = "worst" if worst.get(one.column) is one else one.note
-            shown = [name for name in one.metrics if name == headline or ("@" not in name and "/" not in name)]
+            shown = [name for name in one.metrics if len(one.metrics) <= FEW or name in (headline, "auc")]
             cells = ", ".join(f"{name} {_share((one.metrics[name], *one.intervals[name]))}" for name in shown)
             groups = f" ({one.groups} groups)" if one.groups else ""
             rows.append((score.domain, one.column, one.value, f"{one.count}{groups}", cells or "-", mark))
