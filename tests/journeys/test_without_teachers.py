@@ -12,6 +12,7 @@ import pytest
 
 from kdkit.api.versions import VersionList
 from kdkit.core.contracts import Silent
+from kdkit.core.data import SampleIndex
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
@@ -191,8 +192,9 @@ def test_samples_without_a_caption_teach_nothing(folder: Path) -> None:
     found = prepare(open_project(folder), Options(recipe="./captions.yaml"), Silent())
 
     def plan_for(domains: tuple[str, ...]) -> Plan:
-        samples = (s if s.domain in domains else replace(s, text="") for s in found.inventory.index.samples)
-        inventory = replace(found.inventory, index=replace(found.inventory.index, samples=tuple(samples)))
+        index = found.inventory.index
+        samples = [s if s.domain in domains else replace(s, text="") for s in index.samples]
+        inventory = replace(found.inventory, index=SampleIndex(samples, index.digests, index.may_skip))
         return make_plan(found.plan.recipe, inventory, None, {}, seed=0)
 
     assert plan_for(("ct", "mri")).fresh == 72

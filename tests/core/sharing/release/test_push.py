@@ -145,8 +145,8 @@ def test_the_figures_are_those_of_the_evaluation(world: World) -> None:
 def test_the_card_contains_the_prompt_templates(world: World) -> None:
     card = (world.release / README).read_text(encoding="utf-8")
     assert 'the mean over these templates: "a {domain} image of {label}.".' in card
-    prompts = {"ct": ["{label} on a scan"]}
-    assert templates_note(Registry(version=1, prompts=prompts)).endswith(
+    registry = Registry(version=1, prompts={"ct": ["{label} on a scan"]})
+    assert templates_note(registry).endswith(
         '"{label} presented in {domain}."; of its own for ct ([kdkit/registry.yaml](kdkit/registry.yaml)).'
     )
 
