@@ -9,6 +9,7 @@ import pytest
 from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index
 from kdkit.core.data.check import check_data
+from kdkit.core.data.load import read_sources
 from kdkit.core.data.start import start_project
 from tests.core.features.small import paint
 from tests.errors import raises_error
@@ -99,3 +100,14 @@ def test_tar_and_folder_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {one.id: one.split for one in load_index(project).samples} == {
         "train/ct/cyst/0": "train", "val/ct/cyst/1": "calibration", "test/ct/cyst/2": "test",
     }  # fmt: skip
+
+
+def test_a_folder_named_images_is_no_domain(tmp_path: Path) -> None:
+    for name in ("train/images/cyst/a", "val/Images/normal/b", "test/images/cyst/c"):
+        paint(tmp_path / "kidneys" / f"{name}.png", seed=len(name))
+    project = start_project(tmp_path / "p", tmp_path / "kidneys", Silent())
+    (entry,) = read_sources(project)
+    assert {(one.domain, one.label, one.text) for one in entry.samples} == {
+        ("kidneys", "cyst", "a kidneys image of cyst"),
+        ("kidneys", "normal", "a kidneys image of normal"),
+    }

@@ -16,7 +16,7 @@ from kdkit.core.contracts import USUAL_SPLITS, Recognition, Skipped
 from kdkit.plugins.sources.dicom_index import is_dicom
 from kdkit.plugins.sources.folder import IMAGES
 from kdkit.plugins.sources.medmnist import LABELS
-from kdkit.plugins.sources.recognize.fields import FRACTIONS, describe_fields, translated, warn_of_numbers
+from kdkit.plugins.sources.recognize.fields import CAPTION, FRACTIONS, describe_fields, translated, warn_of_numbers
 from kdkit.plugins.sources.recognize.tables import recognize_tables
 from kdkit.plugins.sources.tree import is_hidden, walk_files
 from kdkit.plugins.sources.webdataset import WebDataset
@@ -30,6 +30,8 @@ FEW = 10
 DICOMS = 50
 SAMPLES = 10_000
 BY_HASH = "splits: 80 % train, 10 % calibration, 10 % test, by a stable hash"
+GENERAL = ("images", "image", "imgs", "img", "pictures", "data", "files")
+"""Names of folders that say nothing about the images in them."""
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Endings of tables that may lie beside the images."""
 
@@ -61,6 +63,10 @@ def recognize_folder(path: Path) -> Recognition | None:
     if levels == 1:
         options["domain"] = path.name
         says.append(f"domain: {path.name}, for all")
+    elif {parts[-2].lower() for parts in places} <= set(GENERAL):
+        named = list(dict.fromkeys(parts[-2] for parts in places))
+        options |= {"domain_by": {"of": "domain", "map": dict.fromkeys(named, path.name)}, "text_by": CAPTION}
+        says.append(f"domain: {path.name}, for all, since '{_some(named)}' names none (option domain_by)")
     else:
         says.append(f"domains: {_some([parts[-2] for parts in places])}")
     says.append(f"classes: {_some([parts[-1] for parts in places])}")
