@@ -16,9 +16,7 @@ from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import CountsTokens
 from kdkit.core.data.check.examined import Examined
 from kdkit.core.data.check.finding import Check, Finding, count_of
-from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.project.project import Project
-from kdkit.core.teachers import open_teacher
 
 NAME = "text lengths"
 STUDENT = "the student"
@@ -87,6 +85,9 @@ def lengths_of(name: str, model: CountsTokens, texts: Sequence[str]) -> TextLeng
 
 def _measure(project: Project, name: str, texts: Sequence[str]) -> TextLengths | None:
     """None for a model without a tokenizer of its own, or without texts."""
+    from kdkit.core.distill.model.student import StudentBuilder  # imports torch
+    from kdkit.core.teachers import open_teacher
+
     student = name == STUDENT
     model: object = StudentBuilder.of(project).student if student else open_teacher(project, name).model
     return lengths_of(name, model, texts) if texts and isinstance(model, CountsTokens) else None

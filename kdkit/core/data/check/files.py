@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+
+import numpy as np
 
 from kdkit.core.contracts import USUAL_SPLITS, Sample
 from kdkit.core.data.check.examined import Examined
@@ -84,14 +86,22 @@ def check_folders(data: Examined) -> Iterator[Finding]:
     Folders above all images of an entry do not count.
     """
     found: Counter[str] = Counter()
-    for entry in data.entries:
-        folders = {path.parent for sample in entry.samples for path in _files(sample)}
-        above = len(Path(os.path.commonpath(folders)).parts) if folders else 0
-        for sample in (sample for sample in entry.samples if sample.split == "train"):
-            names = {part for path in _files(sample) for part in path.parent.parts[above:]}
-            found.update(name for name in names if USUAL_SPLITS.get(name.lower(), "train") != "train")
+    for number in range(len(data.entries)):
+        rows = np.flatnonzero(data.entry == number).tolist()
+        folders = {row: {os.path.dirname(file) for file in _files(data.samples[row])} for row in rows}
+        every = set[str]().union(*folders.values())
+        above = len(Path(os.path.commonpath(every)).parts) if every else 0
+        named = {folder: _other_splits(Path(folder).parts[above:]) for folder in every}
+        for row in rows:
+            if data.samples[row].split == "train":
+                found.update(set[str]().union(*(named[folder] for folder in folders[row])))
     for name, count in sorted(found.items()):
         yield Finding("folders", "problem", f"{count} training samples are in a folder '{name}'", ((name, count),))
+
+
+def _other_splits(folders: Sequence[str]) -> set[str]:
+    """Those named as another split than training."""
+    return {name for name in folders if USUAL_SPLITS.get(name.lower(), "train") != "train"}
 
 
 def _files(sample: Sample) -> list[Path]:
