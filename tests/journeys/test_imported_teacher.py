@@ -109,6 +109,6 @@ def test_image_vectors_alone_are_trusted_by_a_probe(extracted: Project, tmp_path
     project = open_project(extracted.root)
     evaluator = make_evaluator(project.registry, project.catalogue, index)
     table = measure_trust(evaluator, FeatureStore(project.features), project.lock, ["images"])
-    assert table.probed == ("images",)
+    assert table.probed == {"images": "image"}
     assert np.isfinite(table.accuracy).all()
     assert table.accuracy.max() > 0.7

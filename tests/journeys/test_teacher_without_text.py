@@ -58,12 +58,13 @@ def test_it_is_added_measured_and_taught(root: Path) -> None:
     project = open_project(root)
     assert set(project.lock.teacher("xr").signals) == {"image"}
     report = report_trust(project, device="cpu")
-    assert report.table.probed == ("xr",)
+    assert report.table.probed == {"xr": "image"}
     kinds = {teacher["teacher"]: teacher["kind"] for teacher in report.to_json()["teachers"]}
     assert kinds == {"radio": "zero-shot", "xr": "probe"}
     shown = "\n".join(str(section) for section in report.sections())
     assert "xr (probe)" in shown
-    assert "probe: no text features" in shown
+    assert "probe: xr without text features" in shown
+    assert "k-nn" in shown
     weights = dict(zip(report.table.domains, report.chosen.weights.teachers[1], strict=True))
     assert weights == {"ct": 0, "mri": 0, "xray": 1}
 

@@ -6,7 +6,7 @@ Shapes: B samples in a batch, D width of an embedding, T teachers, M domains.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -58,6 +58,20 @@ class SignalSource(Protocol):
 
 
 @runtime_checkable
+class TextEncoder(Protocol):
+    """A model of texts alone, such as a BERT: a teacher of the student's text side. Features are NOT normalized."""
+
+    @property
+    def embed_dim(self) -> int: ...
+
+    def identity(self) -> Mapping[str, str]:
+        """Everything besides the weights that changes the features: tokenizer and pooling."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """B strings -> (B, D). Texts longer than the context are truncated."""
+
+
+@runtime_checkable
 class DualEncoder(Protocol):
     """A CLIP-style model: a teacher, or the student at evaluation. Features are NOT normalized."""
 
@@ -77,7 +91,7 @@ class DualEncoder(Protocol):
         """B strings -> (B, D). Texts longer than the context are truncated."""
 
 
-Teacher = DualEncoder | SignalSource
+Teacher = DualEncoder | TextEncoder | SignalSource
 
 
 @runtime_checkable
@@ -312,7 +326,9 @@ class TrustTable:
         accuracy, lower, upper: (T, M) point estimate and two-sided confidence bounds.
         count: (M,) number of calibration samples; ``chance``: (M,) accuracy at chance level.
         level: the confidence level of the bounds.
-        probed: teachers without text features, measured by a probe with few labels per class instead of prompts.
+        probed: teachers that give one signal alone, ``image`` or ``text`` -> that signal, whose features probes with
+            few labels per class classified, instead of prompts.
+        parts: probed teacher -> domain -> classifier -> its accuracy; ``accuracy`` is their mean.
         by: what the accuracy was measured by.
     """
 
@@ -324,7 +340,8 @@ class TrustTable:
     count: np.ndarray[Any, Any]
     chance: np.ndarray[Any, Any]
     level: float = 0.95
-    probed: tuple[str, ...] = ()
+    probed: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     by: TrustBasis = "label"
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kdkit.core.contracts import (
+    IMAGE,
     TEXT,
     DomainScore,
     EvaluationTask,
@@ -64,7 +65,7 @@ def compare_models(
     reporter = reporter or Silent()
     left_out = {model.name: model.lacks for model in teachers if isinstance(model, StoredFeatures) and model.lacks}
     for name, signals in left_out.items():
-        hint = "; 'kdkit trust' shows a probe" if signals == (TEXT,) else ""
+        hint = "; 'kdkit trust' shows a probe" if signals in ((IMAGE,), (TEXT,)) else ""
         reporter.say(f"{name}: no {' and '.join(signals)} features, so this task cannot score it{hint}")
     roles: list[tuple[ModelOutputs, Role]] = [(model, "student") for model in students]
     roles += [(model, "teacher") for model in teachers if model.name not in left_out]

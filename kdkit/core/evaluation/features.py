@@ -28,10 +28,11 @@ BATCH = 128
 TEXT_BATCH = 256
 
 
-def gives_images_alone(column: Column) -> bool:
-    """Whether a column has image features and no text features: no prompt can be compared with them."""
-    names = {spec.name for spec in column.signals}
-    return IMAGE in names and TEXT not in names
+def signal_alone(column: Column) -> str:
+    """``image`` or ``text`` if a column has one of them alone, so that no image can be compared with a prompt; else
+    empty."""
+    given = [spec.name for spec in column.signals if spec.name in (IMAGE, TEXT)]
+    return given[0] if len(given) == 1 else ""
 
 
 class StoredFeatures:

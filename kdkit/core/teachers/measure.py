@@ -38,7 +38,8 @@ class Measured:
     @property
     def cost(self) -> str:
         """Speed and memory in one line; empty if neither is known."""
-        speed = f"{self.images_per_second:.3g} images/s here, one at a time" if self.images_per_second else ""
+        what = "texts" if set(self.dims) == {"text"} else "images"
+        speed = f"{self.images_per_second:.3g} {what}/s here, one at a time" if self.images_per_second else ""
         memory = f"{format_size(self.weights_bytes)} of memory for its weights" if self.weights_bytes else ""
         return "; ".join(filter(None, (speed, memory)))
 

@@ -61,9 +61,12 @@ def matching_loaders(loaders: Iterable[LoaderSpec], folder: Path) -> list[Loader
     described = [
         spec
         for spec in loaders
-        if (spec.marks and names.issuperset(spec.marks) and names.isdisjoint(spec.unless))
-        or kind in spec.model_types
-        or (spec.config_keys and kind is None and config.keys() >= set(spec.config_keys))
+        if names.isdisjoint(spec.unless)
+        and (
+            (spec.marks and names.issuperset(spec.marks))
+            or kind in spec.model_types
+            or (spec.config_keys and kind is None and config.keys() >= set(spec.config_keys))
+        )
     ]
     return described or _matching_weights(loaders, folder, names)
 

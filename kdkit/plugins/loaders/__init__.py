@@ -38,6 +38,19 @@ VISION_TOKENS = (
 VISION_POOLER = ("convnext", "convnextv2", "dinov3_convnext", "resnet", "swin", "swinv2")
 """Model types without a class token; they pool their features themselves."""
 
+TEXT_ENCODERS = (
+    "albert",
+    "bert",
+    "camembert",
+    "distilbert",
+    "electra",
+    "modernbert",
+    "mpnet",
+    "roberta",
+    "xlm-roberta",
+)
+"""Model types of transformers 5.24 that encode texts alone, with one state per token."""
+
 
 @hookimpl
 def kdkit_loaders() -> tuple[LoaderSpec, ...]:
@@ -99,6 +112,13 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             summary="vision models of transformers without text (DINOv2, DINOv3, ViT, Swin, ...), without remote code",
             factory="kdkit.plugins.loaders.transformers_vision:load_transformers_vision",
             model_types=(*VISION_TOKENS, *VISION_POOLER),
+        ),
+        LoaderSpec(
+            name="transformers-text",
+            summary="text encoders of transformers (BERT, RoBERTa, ...) and sentence encoders, without remote code",
+            factory="kdkit.plugins.loaders.transformers_text:load_transformers_text",
+            unless=("open_clip_config.json",),
+            model_types=TEXT_ENCODERS,
         ),
         LoaderSpec(
             name="timm",

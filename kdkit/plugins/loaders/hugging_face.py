@@ -31,15 +31,15 @@ def read_tokenizer_files(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
 
 
-def require_processors(folder: Path, *, tokenizer: bool) -> None:
-    """Check that a folder of transformers has an image processor and, with ``tokenizer``, a vocabulary.
+def require_processors(folder: Path, *, image: bool = True, tokenizer: bool) -> None:
+    """Check that a folder of transformers has, with ``image``, an image processor and, with ``tokenizer``, a vocabulary.
 
     Raises:
         KdkitError: it lacks one, with the names of its files.
     """
-    needed = {"image processor": PROCESSORS, **({"tokenizer": VOCABULARIES} if tokenizer else {})}
+    needed = {"image processor": PROCESSORS if image else (), "tokenizer": VOCABULARIES if tokenizer else ()}
     for what, names in needed.items():
-        if not any((folder / name).is_file() for name in names):
+        if names and not any((folder / name).is_file() for name in names):
             raise KdkitError(
                 "KD-TEACH-032",
                 f"this folder has no {what}",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import IMAGE, Reporter, Sample, Student
+from kdkit.core.contracts import IMAGE, TEXT, Reporter, Sample, Student
 from kdkit.core.data.entries import read_sources
 from kdkit.core.distill.model.altered_inputs import require_altering
 from kdkit.core.distill.model.projection import require_orthogonal_widths
@@ -111,10 +111,11 @@ def compare_with_student(project: Project, name: str, reporter: Reporter) -> Non
         allowed = [s for s in samples if s.split == "train" and s.domain in limits.get(name, (s.domain,))]
         for found in find_incompatibilities(name, facts, recipe, builder, allowed):
             _warn(found.error, reporter)
-        if set(facts.signals) == {IMAGE}:
+        if set(facts.signals) in ({IMAGE}, {TEXT}):
             skipping = skipping_losses(recipe, catalogue, facts.signals)
             without = f"; the losses {', '.join(skipping)} skip it" if skipping else ""
-            reporter.say(f"{name} has no text features: a probe measures trust in it{without}")
+            lacking = TEXT if IMAGE in facts.signals else IMAGE
+            reporter.say(f"{name} has no {lacking} features: a probe measures trust in it{without}")
         theirs, losses = facts.identity.get(TOKENIZER), token_losses(recipe, catalogue)
         if theirs and losses and answers:
             ours = _identity(builder).get(TOKENIZER)

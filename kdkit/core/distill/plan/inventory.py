@@ -23,7 +23,7 @@ from kdkit.core.evaluation.trust.measure import choose_basis, measure_trust, rea
 from kdkit.core.evaluation.trust.measurements import LEVEL, make_trust_table
 from kdkit.core.evaluation.trust.weights import (
     TrustGate,
-    domains_of_images_alone,
+    domains_of_one_signal,
     domains_without_teacher,
     teachers_without_domain,
     warn_about_gaps,
@@ -223,7 +223,7 @@ def take_inventory(
     warn_about_gaps(gaps, teachers_without_domain(trust, weights, limits), reporter)
     if gaps and learns_alone(recipe, catalogue):
         reporter.say("taught by their own texts alone: " + ", ".join(gap.domain for gap in gaps))
-    _warn_of_images_alone(trust, weights, present, learns_alone(recipe, catalogue), reporter)
+    _warn_of_one_signal(trust, weights, present, learns_alone(recipe, catalogue), reporter)
     _warn_of_unknown_domains(registry, index, reporter)
     unreadable = find_skipped(index, project.state, reporter) if opened else None
     live = {
@@ -255,18 +255,20 @@ def _teachers_with_signals(registry: Registry, lock: Lock, recipe: Recipe, repor
     return tuple(name for name in registry.teachers if name not in answering)
 
 
-def _warn_of_images_alone(
+def _warn_of_one_signal(
     trust: TrustTable, weights: np.ndarray[Any, Any], present: Collection[str], captions: bool, reporter: Reporter
 ) -> None:
-    """Domains in which the student's texts have no teacher."""
-    for domain, names in domains_of_images_alone(trust, weights).items():
-        taught = f"domain '{domain}': {', '.join(names)} teach" + "es" * (len(names) == 1) + " images alone"
+    """Domains in which no teacher teaches the student that an image and a text match."""
+    for domain, teachers in domains_of_one_signal(trust, weights).items():
+        taught = f"domain '{domain}': " + "; ".join(
+            f"{', '.join(names)} teach{'es' * (len(names) == 1)} {signal}s alone" for signal, names in teachers.items()
+        )
         if domain in present and captions:
-            reporter.say(f"{taught}; captions teach the texts")
+            reporter.say(f"{taught}; captions teach what matches")
         elif domain in present:
             reporter.warn(
-                f"{taught}; nothing teaches the texts, so images and prompts may not match there: "
-                "add the loss 'clip' to the recipe, or a teacher with text features"
+                f"{taught}; nothing teaches which text matches an image, so images and prompts may not match there: "
+                "add the loss 'clip' to the recipe, or a teacher with image and text features"
             )
 
 

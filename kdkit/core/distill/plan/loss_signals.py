@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import IMAGE, LossSpec
+from kdkit.core.contracts import IMAGE, TEXT, LossSpec
 from kdkit.core.distill.plan.types import PlannedTeacher
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def no_signal_error(name: str, given: Collection[str], recipe: Recipe, catalogue
         f"no loss of the recipe can use teacher '{name}', which gives {', '.join(given)}",
         where=f"recipe {recipe.name}",
         why="; ".join(reads),
-        fix="add the loss 'fd', which learns from image features alone"
-        if set(given) == {IMAGE}
+        fix="add the loss 'fd', which learns from image features alone, or from text features alone"
+        if set(given) in ({IMAGE}, {TEXT})
         else "choose a recipe and a student of the teacher's kind: 'kdkit recipes'",
     )

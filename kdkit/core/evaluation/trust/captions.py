@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdkit.core.contracts import IMAGE, TEXT
 from kdkit.core.data.prompts import all_prompts
 from kdkit.core.evaluation.trust.measurements import DomainCount, chance_level
 from kdkit.core.evaluation.zero_shot import unit_rows
@@ -79,9 +80,10 @@ class CaptionTrust:
         train = self._train[self._index.domain_index[self._train] == self._index.domains.index(domain)]
         held_out = self._index.select(split="calibration", domains=[domain], labeled=True)
         columns = [each for each in self._columns if _covers(each[1], train) and _covers(each[1], held_out)]
+        seeing = [each for each in columns if any(spec.name == IMAGE for spec in each[0].signals)]
         for _, places in columns:
             train, held_out = train[places[train] >= 0], held_out[places[held_out] >= 0]
-        if not columns or len(train) < LEAST_ROWS or not len(held_out):
+        if not seeing or len(train) < LEAST_ROWS or not len(held_out):
             return None
         if len(train) > FIT_ROWS:
             train = np.sort(np.random.default_rng(0).permutation(train)[:FIT_ROWS])
@@ -94,7 +96,7 @@ class CaptionTrust:
         rows, classes = (np.concatenate(parts, axis=1) for parts in zip(*(x for x in spaces if x), strict=True))
         if np.ptp(classes, axis=0).max() == 0:
             return None  # no word of the prompts occurs in a caption
-        predicted = _predict(_features(columns, train, domain), rows, _features(columns, held_out, domain))
+        predicted = _predict(_features(seeing, train, domain), rows, _features(seeing, held_out, domain))
         nearest = (_unit(predicted) @ _unit(classes - rows.mean(0)).T).argmax(1)
         labels = self._index.label_index[held_out]
         return DomainCount(int((nearest == labels).sum()), len(labels), chance_level(labels, len(prompts)))
@@ -109,7 +111,7 @@ def _features(columns: Sequence[tuple[Column, Rows]], rows: Rows, domain: str) -
     """(len(rows), sum of widths) the teachers' unit image features, side by side."""
     return np.concatenate(
         [
-            unit_rows(column.gather("image", places[rows]), what="image features", where=f"domain '{domain}'")
+            unit_rows(column.gather(IMAGE, places[rows]), what="image features", where=f"domain '{domain}'")
             for column, places in columns
         ],
         axis=1,
@@ -132,10 +134,10 @@ def _text_rows(
 ) -> tuple[Array, Array] | None:
     """The same in a teacher's text features, which know that two words mean the same; None if it has none."""
     names = {spec.name for spec in column.signals}
-    if "text" not in names or any(text not in column.texts for group in prompts for text in group):
+    if TEXT not in names or any(text not in column.texts for group in prompts for text in group):
         return None
     where = f"teacher '{column.teacher}', domain '{domain}'"
-    rows = unit_rows(column.gather("text", places), what="text features", where=where)
+    rows = unit_rows(column.gather(TEXT, places), what="text features", where=where)
     classes = [unit_rows(column.text_features(group), what="prompts", where=where).mean(0) for group in prompts]
     return rows.astype(np.float64), np.stack(classes).astype(np.float64)
 

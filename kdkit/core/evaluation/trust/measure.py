@@ -10,7 +10,7 @@ import numpy as np
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import CAPTIONS, Reporter, Silent, TrustBasis, TrustTable
 from kdkit.core.evaluation.evaluator import AnswerEvaluator, Evaluator
-from kdkit.core.evaluation.features import gives_images_alone
+from kdkit.core.evaluation.features import signal_alone
 from kdkit.core.evaluation.trust.answers import AnswerTrust
 from kdkit.core.evaluation.trust.captions import CaptionTrust
 from kdkit.core.evaluation.trust.lists import ListTrust, sample_scores
@@ -81,7 +81,7 @@ def measure_trust(
 ) -> TrustTable:
     """Accuracy of each teacher on each domain, with Wilson bounds.
 
-    Teachers without text features are measured by a probe of their image features. Saved scores are reused while the
+    Teachers that give images or texts alone are measured by probes of their features. Saved scores are reused while the
     column, the labeled samples and the prompts are the same, and also, with a warning, when the column no longer
     exists. Beside each column lie per-sample scores: the probability of the true class for every labeled sample of
     every split (of a probe: for every calibration sample).
@@ -119,7 +119,9 @@ def measure_trust(
         if teacher in measured and measured[teacher].fingerprint == fingerprint:
             continue
         counts = own.measure(column, advice(teacher) if advice else f"run 'kdkit features extract {teacher}'")
-        measured[teacher] = TeacherMeasurement(fingerprint, counts, probe=isinstance(own, ProbeTrust))
+        measured[teacher] = TeacherMeasurement(
+            fingerprint, counts, probe=own.signal if isinstance(own, ProbeTrust) else ""
+        )
         save_measurement(file, teacher, measured[teacher], by, logit_scale=LOGIT_SCALE)
     rows = tuple(teachers)
     if captions and isinstance(meter, ZeroShotTrust):
@@ -184,8 +186,8 @@ def _make_meter(evaluator: Evaluator, reporter: Reporter, by: TrustBasis, *, eve
 
 
 def _meter_of(column: Column, meter: Meter, evaluator: Evaluator, reporter: Reporter) -> Meter | ProbeTrust:
-    if isinstance(meter, ZeroShotTrust) and gives_images_alone(column):
-        return ProbeTrust(evaluator.table, meter.domains, reporter)
+    if isinstance(meter, ZeroShotTrust) and (signal := signal_alone(column)):
+        return ProbeTrust(evaluator.table, meter.domains, reporter, signal)
     return meter
 
 

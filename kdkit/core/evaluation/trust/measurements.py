@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from kdkit.core.evaluation.metrics import wilson
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.features.imports.rows import LISTED
 
-FORMAT = 2
+FORMAT = 3
 LEVEL = 0.95
 """Coverage of the bounds."""
 SCORES: Mapping[TrustBasis, str] = {"label": "trust", "caption": "caption", "list": LISTED}
@@ -41,12 +41,14 @@ class DomainCount:
 
     For answers, ``correct`` is the sum of scores in [0, 1]. Each sample counts ``evidence`` times for the bounds:
     graded scores vary less than right and wrong. Samples of one group (patient) say less than as many of others.
+    ``parts``: the accuracy of each classifier of a probe.
     """
 
     correct: float
     count: int
     chance: float
     evidence: float = 1.0
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 def chance_level(labels: np.ndarray[Any, Any], classes: int) -> float:
@@ -58,12 +60,12 @@ def chance_level(labels: np.ndarray[Any, Any], classes: int) -> float:
 class TeacherMeasurement:
     """One teacher: counts of each measurable domain, and the fingerprint of their inputs.
 
-    ``probe``: by a probe of image features (:mod:`~kdkit.core.evaluation.trust.probe`), for want of text features.
+    ``probe``: the signal that probes classified (:mod:`~kdkit.core.evaluation.trust.probe`), for want of the other.
     """
 
     fingerprint: str
     domains: Mapping[str, DomainCount]
-    probe: bool = False
+    probe: str = ""
 
 
 def trust_file(features: Path) -> Path:
@@ -87,7 +89,7 @@ def load_measurements(path: Path, by: TrustBasis = "label") -> dict[str, Teacher
             name: TeacherMeasurement(
                 entry["fingerprint"],
                 {domain: DomainCount(**counts) for domain, counts in entry["domains"].items()},
-                bool(entry.get("probe", False)),
+                str(entry["probe"]),
             )
             for name, entry in data.get(_SECTIONS[by], {}).items()
         }
@@ -163,9 +165,14 @@ def make_trust_table(
         count=count.max(axis=0, initial=0),
         chance=np.where((count > 0).any(axis=0), chance.max(axis=0, initial=-np.inf), np.nan),
         level=level,
-        probed=tuple(teacher for teacher in teachers if measured[teacher].probe),
+        probed={teacher: measured[teacher].probe for teacher in teachers if measured[teacher].probe},
+        parts={teacher: _parts(measured[teacher].domains) for teacher in teachers if measured[teacher].probe},
         by=by,
     )
+
+
+def _parts(domains: Mapping[str, DomainCount]) -> dict[str, Mapping[str, float]]:
+    return {domain: count.parts for domain, count in domains.items()}
 
 
 def table_of_scores(evaluation: Evaluation) -> TrustTable:

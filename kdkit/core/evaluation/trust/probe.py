@@ -1,9 +1,10 @@
-"""Trust of a teacher without text features: a probe with few labels classifies calibration samples.
+"""Trust of a teacher that gives one signal alone: probes with few labels classify calibration samples.
 
-Zero-shot classification needs prompts. Without a text tower, :data:`SHOTS` labeled samples per class take their place:
-ridge regression from the unit image features to the classes, fitted on one half of the calibration samples, classifies
-the other half, and the reverse. Samples of one group (one patient) are in the same half. The accuracy is the mean over
-:data:`REPEATS` such divisions.
+Zero-shot classification compares images with prompts. For a teacher without text features, or without image features,
+:data:`SHOTS` labeled samples per class take the place of prompts. Two classifiers of its unit features, a k-NN and a
+linear probe, are fitted on one half of the calibration samples and classify the other half, and the reverse. Samples
+of one group (one patient) are in the same half; for texts, samples with the same text are too. The accuracy is the mean
+over both classifiers and :data:`REPEATS` such divisions.
 
 The few labels are the handicap that makes the figure comparable with a zero-shot accuracy: for CLIP's own image
 features, a probe with 4 labels per class equals zero-shot classification on average over the data sets (Radford et al.,
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.contracts import IMAGE, Reporter
+from kdkit.core.contracts import IMAGE, TEXT, Reporter
 from kdkit.core.evaluation.metrics import design_effect
 from kdkit.core.evaluation.sampling import GROUP, few_per_class, sample_groups
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount, chance_level
@@ -33,58 +34,87 @@ SHOTS = 4
 """Labeled samples of each class that a probe is fitted on."""
 REPEATS = 25
 """Divisions of the calibration samples into two halves; each sample is classified once in each."""
+PROBES = ("k-nn", "linear")
+"""The classifiers: the :data:`SHOTS` nearest labeled samples by distance, and ridge regression to the classes."""
+LACKS: Mapping[str, str] = {IMAGE: "text", TEXT: "image"}
+"""Signal that a teacher gives alone -> the signal that it lacks."""
 
 Array = np.ndarray[Any, Any]
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class ProbeTrust:
-    """Measures image features in every domain that has labeled calibration samples.
+    """Measures the features of one signal in every domain that has labeled calibration samples.
 
     Args:
         domains: domain -> class -> prompts, of the domains in which trust can be measured; the prompts are not read.
+        signal: ``image`` or ``text``. Samples without a text are not measured by ``text``.
     """
 
     def __init__(
-        self, index: SampleIndex, domains: Mapping[str, Mapping[str, Sequence[str]]], reporter: Reporter
+        self,
+        index: SampleIndex,
+        domains: Mapping[str, Mapping[str, Sequence[str]]],
+        reporter: Reporter,
+        signal: str = IMAGE,
     ) -> None:
-        self._index, self._reporter = index, reporter
+        self._index, self._reporter, self.signal = index, reporter, signal
         self._classes = {domain: len(prompts) for domain, prompts in domains.items()}
 
     def fingerprint(self, column: Column) -> str:
         """Digest of everything that the accuracy depends on."""
-        rows = self._index.select(split="calibration", labeled=True)
-        inputs = [column.fingerprint, self._classes, SHOTS, REPEATS, IMAGE, "evidence of groups"]
+        rows = self._labeled()
+        inputs = [column.fingerprint, self._classes, SHOTS, REPEATS, PROBES, self.signal, "evidence of groups"]
         digest = hashlib.sha256(json.dumps(inputs).encode())
         for row in rows:
             sample = self._index.samples[row]
             digest.update(json.dumps([sample.id, sample.domain, sample.label, _group(sample.extra, "")]).encode())
         digest.update(self._index.digests[rows].tobytes())
+        if self.signal == TEXT:
+            digest.update(self._index.text_index[rows].tobytes())
         digest.update((column.locate(self._index)[rows] >= 0).tobytes())
         return digest.hexdigest()
 
     def measure(self, column: Column, advice: str) -> dict[str, DomainCount]:
         """Domain -> counts, for domains that the column has. Beside the column is stored, for every calibration sample,
-        the share of the probes that name its class.
+        the share of the classifiers that name its class.
 
         Args:
             advice: the remedy, appended to warnings about missing features.
         """
         places, counts = column.locate(self._index), dict[str, DomainCount]()
         for domain, classes in self._classes.items():
-            labeled = self._index.select(split="calibration", domains=[domain], labeled=True)
+            labeled = self._labeled(domain)
             rows = labeled[places[labeled] >= 0]
             labels = self._index.label_index[rows]
-            groups = sample_groups([self._index.samples[row] for row in rows])
+            groups = self._groups(rows)
             if not self._can_probe(column.teacher, domain, len(labeled), labels, groups, advice):
                 continue
             where = f"teacher '{column.teacher}', domain '{domain}'"
-            features = unit_rows(column.gather(IMAGE, places[rows]), what="image features", where=where)
-            right = probe_hits(features.astype(np.float64), labels, groups, classes)
-            chance, evidence = chance_level(labels, classes), 1 / design_effect(right, groups)
-            counts[domain] = DomainCount(float(right.sum()), len(rows), chance, evidence)
+            features = unit_rows(column.gather(self.signal, places[rows]), what=f"{self.signal} features", where=where)
+            hits = probe_hits(features.astype(np.float64), labels, groups, classes)
+            right = hits.mean(1)
+            counts[domain] = DomainCount(
+                float(right.sum()),
+                len(rows),
+                chance_level(labels, classes),
+                1 / design_effect(right, groups),
+                dict(zip(PROBES, hits.mean(0).tolist(), strict=True)),
+            )
             column.put_scores(SCORES["label"], places[rows], right.astype(np.float32))
         return counts
+
+    def _labeled(self, domain: str | None = None) -> Rows:
+        """Labeled calibration samples; for texts, those with one."""
+        rows = self._index.select(split="calibration", domains=None if domain is None else [domain], labeled=True)
+        if self.signal == TEXT:
+            rows = rows[[bool(self._index.samples[row].text) for row in rows]]
+        return rows
+
+    def _groups(self, rows: Rows) -> Rows:
+        """(N,) of samples that must be in the same half."""
+        groups = sample_groups([self._index.samples[row] for row in rows])
+        return joined(groups, self._index.text_index[rows]) if self.signal == TEXT else groups
 
     def _can_probe(self, teacher: str, domain: str, wanted: int, labels: Rows, groups: Rows, advice: str) -> bool:
         """Whether both halves can hold two classes; warns about missing samples."""
@@ -102,15 +132,15 @@ class ProbeTrust:
         able = sum(len(np.unique(groups[labels == label])) > 1 for label in np.unique(labels))
         if able < 2:
             self._reporter.warn(
-                f"teacher '{teacher}' has no text features, and domain '{domain}' has too few labeled calibration "
-                "samples to probe its image features: at least two classes need samples of two groups (patients); "
-                "it is not trusted there"
+                f"teacher '{teacher}' has no {LACKS[self.signal]} features, and domain '{domain}' has too few labeled "
+                f"calibration samples to probe its {self.signal} features: at least two classes need samples of two "
+                f"groups (patients){' with different texts' if self.signal == TEXT else ''}; it is not trusted there"
             )
         return able > 1
 
 
 def probe_hits(features: Array, labels: Rows, groups: Rows, classes: int) -> Array:
-    """(N,) share of the probes that name the class of each sample, cross-fitted over groups.
+    """(N, 2) share of the divisions in which each of :data:`PROBES` names the class of a sample.
 
     Args:
         features: (N, D) float64 unit rows.
@@ -121,11 +151,32 @@ def probe_hits(features: Array, labels: Rows, groups: Rows, classes: int) -> Arr
         >>> probe_hits(np.eye(2)[labels], labels, np.arange(20), 2).mean().item()
         1.0
     """
-    right = np.zeros(len(labels))
+    right = np.zeros((len(labels), len(PROBES)))
     for fit, judged in _divisions(labels, groups):
-        predicted = _ridge(features[fit], np.eye(classes)[labels[fit]], features[judged]).argmax(1)
-        right[judged] += predicted == labels[judged]
+        predicted = (
+            _nearest(features[fit], labels[fit], features[judged]),
+            _ridge(features[fit], np.eye(classes)[labels[fit]], features[judged]).argmax(1),
+        )
+        right[judged] += np.stack(predicted, axis=1) == labels[judged, None]
     return right / REPEATS
+
+
+def joined(first: Rows, second: Rows) -> Rows:
+    """(N,) the finest groups in which samples are together that are together in ``first`` or in ``second``, both (N,).
+
+    Example:
+        >>> joined(np.array([0, 0, 1, 2]), np.array([5, 6, 6, 7])).tolist()
+        [0, 0, 0, 1]
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    left, right = (np.unique(groups, return_inverse=True)[1] for groups in (first, second))
+    size = len(left) and int(left.max()) + 1
+    nodes = size + (len(right) and int(right.max()) + 1)
+    edges = coo_array((np.ones(len(left)), (left, size + right)), shape=(nodes, nodes))
+    number = connected_components(edges, directed=False)[1][left]
+    return np.asarray(np.unique(number, return_inverse=True)[1], dtype=np.int64)
 
 
 def _divisions(labels: Rows, groups: Rows) -> Iterator[tuple[Rows, Rows]]:
@@ -149,6 +200,14 @@ def _divisions(labels: Rows, groups: Rows) -> Iterator[tuple[Rows, Rows]]:
             judged = np.flatnonzero(half != side).astype(np.int64)
             if len(fit) and len(judged):
                 yield fit, judged
+
+
+def _nearest(rows: Array, labels: Rows, held_out: Array) -> Rows:
+    """(n,) classes of ``held_out`` (n, D): votes of the :data:`SHOTS` nearest of ``rows`` (m, D), by 1 / distance."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    model = KNeighborsClassifier(min(SHOTS, len(rows)), weights="distance", algorithm="brute")
+    return np.asarray(model.fit(rows, labels).predict(held_out))
 
 
 def _ridge(rows: Array, targets: Array, held_out: Array) -> Array:

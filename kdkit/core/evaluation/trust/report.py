@@ -18,7 +18,7 @@ from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.report.tables import accuracy_title, count_unit
 from kdkit.core.evaluation.trust.measure import choose_basis, measure_trust, read_sample_scores
 from kdkit.core.evaluation.trust.measurements import load_measurements, trust_file
-from kdkit.core.evaluation.trust.probe import SHOTS
+from kdkit.core.evaluation.trust.probe import LACKS, PROBES, SHOTS
 from kdkit.core.evaluation.trust.retrieval import OTHERS
 from kdkit.core.evaluation.trust.weights import (
     DomainWithoutTeacher,
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 PROBE = "probe"
 LEAST_WEIGHT = 0.005
 """Smaller weights would print as 0.00 and are left out."""
-PROBE_NOTE = (
-    f"{PROBE}: no text features; image features with {SHOTS} labels per class, cross-fitted on the calibration split"
-)
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,16 @@ class TrustReport(Result):
                 for m, domain in enumerate(table.domains)
             ],
             "teachers": [
-                {"teacher": teacher, "kind": self._kind(teacher), "domains": _scores(table, t)}
+                {
+                    "teacher": teacher,
+                    "kind": self._kind(teacher),
+                    "domains": _scores(table, t),
+                    **(
+                        {"signal": table.probed[teacher], "probes": table.parts[teacher]}
+                        if self._probed(teacher)
+                        else {}
+                    ),
+                }
                 for t, teacher in enumerate(table.teachers)
             ],
             "captions": _scores(self.captions, 0) if self.captions else {},
@@ -142,7 +148,7 @@ class TrustReport(Result):
         return [
             f"{self._title}, {100 * table.level:g} % interval; * may teach by {self.chosen.title}",
             Table(headers, accuracy, "l" + "l" * len(names) + "rr"),
-            *([PROBE_NOTE] if table.probed else []),
+            *self._probes(),
             "",
             f"Teachers that each policy admits ({weight} where it is not 1)",
             Table(("domain", f"{self.chosen.policy} *", *(other.policy for other in self.others)), admitted),
@@ -157,10 +163,34 @@ class TrustReport(Result):
             return "Samples on the imported list of the teacher, in % of all splits"
         return f"{accuracy_title(self.task)} in % on the calibration split"
 
+    def _probes(self) -> list[Section]:
+        """How teachers of one signal were measured, and what each classifier found."""
+        table = self.table
+        if not table.probed:
+            return []
+        signals = dict.fromkeys(table.probed.values())
+        missing = "; ".join(
+            f"{', '.join(name for name, own in table.probed.items() if own == signal)} without {LACKS[signal]} features"
+            for signal in signals
+        )
+        rows = [
+            (name, table.probed[name], domain, *(_percent(found[probe]) for probe in PROBES))
+            for name, domains in table.parts.items()
+            for domain, found in domains.items()
+        ]
+        return [
+            f"{PROBE}: {missing}; mean of two classifiers with {SHOTS} labels per class, cross-fitted on the "
+            "calibration split",
+            *([Table(("teacher", "signal", "domain", *PROBES), rows, "lllrr")] if rows else []),
+        ]
+
     def _kind(self, teacher: str) -> str:
         if self.table.by != "label":
             return self.table.by
-        return PROBE if teacher in self.table.probed else self.task
+        return PROBE if self._probed(teacher) else self.task
+
+    def _probed(self, teacher: str) -> bool:
+        return teacher in self.table.probed
 
     def _outcome_json(self, outcome: PolicyOutcome) -> dict[str, Any]:
         return {

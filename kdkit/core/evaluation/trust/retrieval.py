@@ -149,7 +149,9 @@ def cannot_retrieve(column: Column) -> str:
     shapes = {spec.name: spec.shape for spec in column.signals}
     if TEXT not in shapes:
         return "has no text features"
-    if shapes.get(IMAGE) != shapes[TEXT]:
+    if IMAGE not in shapes:
+        return "has no image features"
+    if shapes[IMAGE] != shapes[TEXT]:
         return "has image and text features of different widths"
     return ""
 

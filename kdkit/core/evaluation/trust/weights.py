@@ -120,8 +120,8 @@ def policy_weights(
 ) -> TrustWeights:
     """The weights that ``policy`` gives to the teachers of ``table``, and to captions if it weighs them.
 
-    A teacher without text features is weighed beside all others, but lowers the weight of no other: it cannot replace
-    what they teach about texts. The policy therefore also gets the table without such teachers.
+    A teacher of images alone or of texts alone is weighed beside the dual encoders and captions, but lowers the weight
+    of no other: it cannot replace what they teach. The policy therefore also gets tables without such teachers.
 
     Args:
         limits: teacher -> the only domains that it may teach (the registry's ``domains``). The policy gets NaN
@@ -146,11 +146,13 @@ def policy_weights(
 
 
 def _weigh(policy: TrustPolicy, table: TrustTable) -> Array:
-    """(T, M): teachers without text features do not lower the weights of others."""
-    weights = _ask(policy, table)
-    probed = np.array([name in table.probed for name in table.teachers], dtype=bool)
-    if probed.any() and not probed.all():
-        weights[~probed] = _ask(policy, _rows(table, np.flatnonzero(~probed).tolist()))
+    """(T, M): teachers of one signal are weighed beside those of both, which they do not influence."""
+    signals = np.array([table.probed.get(name, "") for name in table.teachers])
+    weights = np.zeros(table.accuracy.shape)
+    for signal in np.unique(signals):
+        seen = np.flatnonzero((signals == signal) | (signals == ""))
+        given = _ask(policy, _rows(table, seen.tolist()))
+        weights[signals == signal] = given[signals[seen] == signal]
     return weights
 
 
@@ -306,12 +308,14 @@ def domains_without_teacher(
     return tuple(found)
 
 
-def domains_of_images_alone(table: TrustTable, weights: Array) -> dict[str, tuple[str, ...]]:
-    """Domain -> its teachers, where none of them has text features."""
-    probed = np.array([name in table.probed for name in table.teachers], dtype=bool)
-    found = {}
-    for column in np.flatnonzero((weights[probed] > 0).any(axis=0) & ~(weights[~probed] > 0).any(axis=0)):
-        found[table.domains[column]] = tuple(table.teachers[row] for row in np.flatnonzero(weights[:, column] > 0))
+def domains_of_one_signal(table: TrustTable, weights: Array) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Domain -> signal -> its teachers, where every teacher gives images alone or texts alone."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for column, domain in enumerate(table.domains):
+        names = [table.teachers[row] for row in np.flatnonzero(weights[:, column] > 0)]
+        if names and all(name in table.probed for name in names):
+            signals = dict.fromkeys(table.probed[name] for name in names)
+            found[domain] = {s: tuple(name for name in names if table.probed[name] == s) for s in signals}
     return found
 
 

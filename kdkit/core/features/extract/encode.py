@@ -14,7 +14,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Sample, SignalSource, SignalSpec
 from kdkit.core.data.images import UnreadableImage
 from kdkit.core.plugin_system.failures import plugin_errors
-from kdkit.core.teachers.signals import DualEncoderSignals
+from kdkit.core.teachers.signals import TextSignals
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +38,7 @@ class Encoder:
 
     def begin(self) -> None:
         """Forget cached text features, so that rows depend only on the batches that follow."""
-        if isinstance(self.source, DualEncoderSignals):
+        if isinstance(self.source, TextSignals):
             self.source.forget_texts()
 
     @property

@@ -18,7 +18,7 @@ from torch import nn
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import format_size
 from kdkit.core.base.threads import usable_processors
-from kdkit.core.contracts import DualEncoder, Reporter, Sample, SignalSource, Silent
+from kdkit.core.contracts import Reporter, Sample, SignalSource, Silent, TextEncoder
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.features.extract.answers import answer_missing
 from kdkit.core.features.extract.endpoint_answers import has_signals, with_top_logprobs
@@ -243,7 +243,7 @@ def _embed_prompts(
     store: FeatureStore, teacher: OpenTeacher, column: Column, prompts: Sequence[str], batch_size: int
 ) -> int:
     new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in column.texts]
-    if not new or not isinstance(teacher.model, DualEncoder):
+    if not new or not isinstance(teacher.model, TextEncoder):
         return 0
     with torch.inference_mode():
         parts = [

@@ -85,13 +85,15 @@ def add_teacher(
     rows: np.ndarray[Any, Any] | None = None,
     seed: int = 0,
     images_alone: bool = False,
+    texts_alone: bool = False,
     image: np.ndarray[Any, Any] | None = None,
 ) -> Column:
     """Put a teacher's column into the store.
 
     Image features are the direction of the class plus noise of the domain's length (default 100: chance);
     prompts and captions have the direction of the class that they name. ``rows``: the samples that it has, by default
-    all. ``images_alone``: without text features. ``image``: other image features.
+    all. ``images_alone``: without text features; ``texts_alone``: without image features. ``image``: other image
+    features.
     """
     rng = np.random.default_rng([seed, _number(name) % 2**32])
     chosen = np.arange(len(table)) if rows is None else rows
@@ -102,7 +104,9 @@ def add_teacher(
         ]
     )
     store = FeatureStore(project.features)
-    signals = (SignalSpec("image", (WIDTH,)), SignalSpec("text", (WIDTH,)))[: 1 if images_alone else 2]
+    signals = (SignalSpec("image", (WIDTH,)), SignalSpec("text", (WIDTH,)))[
+        1 if texts_alone else 0 : 1 if images_alone else 2
+    ]
     fingerprint = hashlib.sha256(f"{name} {noise} {seed}".encode()).hexdigest()
     column = store.create(Header(name, fingerprint, {"weights": fingerprint}, signals))
     path = column.add_shard([table.ids[row] for row in chosen], table.digests[chosen], block_rows=len(chosen))
