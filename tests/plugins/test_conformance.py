@@ -137,6 +137,14 @@ class TransformersVision(kit.LoaderContract):
         return transformers_folder(self.scratch() / "dinov2", "dinov2")
 
 
+class TransformersText(kit.LoaderContract):
+    name = "transformers-text"
+
+    @kit.once
+    def folder(self) -> Path:
+        return make_bert_folder(self.scratch() / "bert")
+
+
 class Timm(kit.LoaderContract):
     name = "timm"
 
@@ -289,6 +297,7 @@ KINDS: tuple[type[kit.Contract], ...] = (
     ProceduralQuestions,
     Transformers,
     TransformersVision,
+    TransformersText,
     Timm,
     Qwen2Vl,
     OpenAI,

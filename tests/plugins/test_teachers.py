@@ -53,6 +53,8 @@ def test_facts_fit_together(spec: TeacherSpec) -> None:
         assert spec.image_dim == spec.text_dim, "dual encoders share one space"
     if spec.kind == "image":
         assert "no text" in spec.summary
+    if spec.kind == "text":
+        assert "texts alone" in spec.summary
     assert len(spec.mean) == len(spec.std)
     assert all(0 <= mean <= 1 for mean in spec.mean)
     assert all(0 < std <= 1 for std in spec.std)

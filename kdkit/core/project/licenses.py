@@ -19,7 +19,7 @@ Use = Literal["research", "commercial"]
 
 _PERMISSIVE = re.compile(
     r"(mit|mit-0|apache(-2\.0)?|bsd(-.*)?|isc|zlib|cc0(-1\.0)?|cc-by(-\d.*)?|unlicense|wtfpl|afl-3\.0|artistic-2\.0"
-    r"|bsl-1\.0|ecl-2\.0|ms-pl|ncsa|postgresql|pddl|odc-by|cdla-permissive-\d\.\d|0bsd)"
+    r"|bsl-1\.0|ecl-2\.0|ms-pl|ncsa|postgresql|pddl|odc-by|cdla-permissive-\d\.\d|0bsd|public-domain)"
 )
 _SHARE_ALIKE = re.compile(
     r"(cc-by-sa(-\d.*)?|gfdl|odbl|cdla-sharing-1\.0|eupl-1\.\d|mpl-2\.0|osl-3\.0|epl-\d\.0|(a|l)?gpl(-.*)?)"

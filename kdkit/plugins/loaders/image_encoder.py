@@ -21,8 +21,8 @@ class ImageEncoder(nn.Module):
 
     Args:
         model: in eval mode; moved with ``.to(device)``.
-        preprocess: RGB image -> (3, H, W) float32, deterministic.
-        features: (model, (B, 3, H, W)) -> (B, width).
+        preprocess: RGB image -> (C, H, W) float32, deterministic; C is 3, or 1 for models of gray images.
+        features: (model, (B, C, H, W)) -> (B, width).
         identity: everything besides the weights that determines the features.
     """
 
@@ -47,7 +47,7 @@ class ImageEncoder(nn.Module):
         return dict(self._identity)
 
     def prepare(self, image: Image, sample: Sample) -> Tensor:
-        """RGB image -> (3, H, W) float32."""
+        """RGB image -> (C, H, W) float32."""
         del sample
         return self._preprocess(image)
 
@@ -57,7 +57,7 @@ class ImageEncoder(nn.Module):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, width) float32, not normalized."""
+        """(B, C, H, W) -> (B, width) float32, not normalized."""
         like = next(self.model.parameters())
         return self._features(self.model, pixels.to(like)).float()
 

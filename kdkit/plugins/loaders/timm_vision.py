@@ -11,6 +11,7 @@ from typing import Any
 
 import timm
 import torch
+from PIL.Image import Image
 from timm.data import create_transform, resolve_data_config
 from timm.layers import SwiGLUPacked
 from timm.models import PretrainedCfg
@@ -57,8 +58,9 @@ def load_timm(
         folder: ``config.json`` with ``architecture``, ``pretrained_cfg`` and ``model_args``, and the weights.
         pooling: ``model``: as the model pools before its classifier; ``cls``, ``mean`` and ``cls+mean``: of the last
             tokens, after the last norm.
-        arch: an architecture of timm, for a folder without ``config.json``.
-        args: further arguments of the architecture, over those of the config: ``{init_values: 1.0e-5}``.
+        arch: an architecture of timm, for a folder without ``config.json``, or with that of another library.
+        args: further arguments of the architecture, over those of the config: ``{init_values: 1.0e-5}``. With
+            ``in_chans: 1``, images are made gray first; ``data`` then has one mean and std.
         data: preprocessing, over that of the config: ``input_size``, ``interpolation``, ``crop_pct``, ``crop_mode``,
             ``mean`` and ``std``.
         mlp: ``swiglu-packed``: the feed-forward layer, where the authors pass it in code.
@@ -102,10 +104,12 @@ def load_timm(
         ImageEncoder(
             model,
             width=_width(model, pooling, folder),
-            preprocess=transform,
+            preprocess=partial(_gray, transform) if given.get("in_chans") == 1 else transform,
             features=_own if pooling == OWN else partial(_tokens, pooling=pooling),
             identity={
-                "preprocessing": "timm " + json.dumps(settings, sort_keys=True, default=str),
+                "preprocessing": "timm "
+                + "gray " * (given.get("in_chans") == 1)
+                + json.dumps(settings, sort_keys=True, default=str),
                 "pooling": pooling,
                 "precision": str(dtype).removeprefix("torch."),
             },
@@ -113,6 +117,11 @@ def load_timm(
         .requires_grad_(False)
         .eval()
     )
+
+
+def _gray(transform: Callable[[Any], Tensor], image: Image) -> Tensor:
+    """(1, H, W) of a model of one channel."""
+    return transform(image.convert("L"))
 
 
 def _read_config(folder: Path, arch: str | None) -> Mapping[str, Any]:
@@ -123,6 +132,8 @@ def _read_config(folder: Path, arch: str | None) -> Mapping[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise vision_error(folder, f"{CONFIG}: {error}; or give the option 'arch'", _LIBRARY) from error
+    if arch is not None and isinstance(config, dict) and "architecture" not in config:
+        return {"architecture": arch}  # the config of another library
     if not isinstance(config, dict) or "architecture" not in config:
         raise vision_error(folder, f"{CONFIG} has no 'architecture'", _LIBRARY)
     return {**config, **({"architecture": arch} if arch else {})}

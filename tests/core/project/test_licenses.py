@@ -20,6 +20,7 @@ from kdkit.core.project.licenses import LicenseFacts, Use, allowed, classify, no
         ("BSD 3-Clause License", "bsd-3-clause", "permissive"),
         ("CC BY 4.0", "cc-by-4.0", "permissive"),
         ("CC0 1.0", "cc0-1.0", "permissive"),
+        ("Public Domain", "public-domain", "permissive"),
         ("cc-by-sa-4.0", "cc-by-sa-4.0", "share-alike"),
         ("GPL-3.0-only", "gpl-3.0-only", "share-alike"),
         ("AGPL-3.0", "agpl-3.0", "share-alike"),

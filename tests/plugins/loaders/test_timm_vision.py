@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
+from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.layers import SwiGLUPacked
 
+from kdkit.core.contracts import Sample
 from kdkit.core.teachers.probe import probe
 from kdkit.core.teachers.recognize import recognize_loader
 from kdkit.plugins.loaders import kdkit_loaders
@@ -76,6 +80,31 @@ def test_bare_weights_with_an_architecture(tmp_path: Path) -> None:
         load_timm(folder, **options)
     with raises_error("KD-LOAD-081", mentions=("'means'", "mean")):
         load_timm(folder, **{**options, "data": {"means": 1}})
+
+
+def test_a_net_of_gray_images_of_another_library(tmp_path: Path) -> None:
+    """As TorchXRayVision's: torchvision's names, one channel from -1024 to 1024, a config that is none of timm's."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    net: Any = torchvision.models.resnet18(num_classes=3)
+    net.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    net.eval()
+    save_file(net.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text('{"labels": ["a", "b", "c"]}')
+    data = {"input_size": [1, 32, 32], "mean": [0.5], "std": [1 / 2048], "interpolation": "bilinear", "crop_pct": 1.0}
+    ours = load_timm(folder, arch="resnet18", args={"in_chans": 1}, data=data)
+    gray = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
+    images = [Image.fromarray(picture).convert("RGB") for picture in gray]
+    pixels = torch.stack([ours.prepare(image, Sample("x", Path("x.png"), "", "xray")) for image in images])
+    wanted = (2 * (gray[:, None].astype(np.float32) / 255) - 1) * 1024
+    assert np.abs(pixels.numpy() - wanted).max() == 0
+    with torch.no_grad():
+        net.fc = torch.nn.Identity()
+        features = net(torch.from_numpy(wanted))
+    assert close(ours.compute(list(pixels))["image"] / features.abs().max(), features / features.abs().max())
+    assert "gray" in ours.identity()["preprocessing"]
+    with raises_error("KD-LOAD-081", mentions=("size mismatch",)):
+        load_timm(folder, arch="resnet18")
 
 
 def test_only_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
