@@ -24,7 +24,7 @@ from kdkit.core.plugin_system.scaffold.write import render
 from kdkit.testing.verify import CONTRACTS
 
 PARTS: dict[Family, tuple[str, ...]] = {
-    "loader": ("DualEncoder", "SignalSource", "SignalSpec", "Sample"),
+    "loader": ("DualEncoder", "TextEncoder", "SignalSource", "SignalSpec", "Sample"),
     "teacher": (),
     "student": ("Student", "Published", "PinnedBase"),
     "aligner": ("Aligner",),
@@ -39,7 +39,7 @@ PARTS: dict[Family, tuple[str, ...]] = {
 """Names of ``kdkit.core.contracts`` that describe the objects of a family."""
 MORE: dict[Family, str] = {
     "loader": "`factory` reads the folder only, without network and without pickle. A teacher is a `DualEncoder` (one "
-    "vector per image and text) or a `SignalSource` (any named arrays per sample).",
+    "vector per image and text), a `TextEncoder` (one per text) or a `SignalSource` (any named arrays per sample).",
     "source": "Always the same samples in the same order, with ids that stay the same; errors name `file:line`.",
     "teacher": "Facts, no code: the loader named by `loader` makes the teacher from the files of `source`.",
     "task": "A task may use `kdkit.core.evaluation.metrics` (accuracy, macro AUC, stratified bootstrap) and "
