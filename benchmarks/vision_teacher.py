@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,9 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from train_demo_teachers import normalize_pixels
 
-from kdkit.core.contracts import Silent
+from kdkit.core.contracts import DomainScore, Silent
 from kdkit.core.distill.run import Options, prepare
 from kdkit.core.evaluation.metrics import paired_difference
-from kdkit.core.evaluation.scores import DomainScore
 from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher
@@ -52,7 +52,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     size = Size(train=given.train, calibration=100, test=300, epochs=given.epochs)
-    scores: dict[str, list[dict[str, DomainScore]]] = {"without": [], "with": []}
+    scores: dict[str, list[Mapping[str, DomainScore]]] = {"without": [], "with": []}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "vision"
         train_convnet(folder)
@@ -108,7 +108,7 @@ def print_trust(project: Project, seed: int) -> None:
     print_table(("domain", "accuracy of the probes, 95 % interval", "chance", "weight"), rows)
 
 
-def print_differences(scores: dict[str, list[dict[str, DomainScore]]]) -> None:
+def print_differences(scores: Mapping[str, Sequence[Mapping[str, DomainScore]]]) -> None:
     """Accuracy of the student per domain, and the paired differences."""
     print("\nZero-shot accuracy of the student, mean over seeds (smallest to largest)\n")
     rows = []

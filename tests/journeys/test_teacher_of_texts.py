@@ -45,12 +45,11 @@ def test_it_is_added_measured_and_taught(root: Path) -> None:
     told = Told()
     add_teacher(open_project(root), "words", ENTRY, reporter=told)
     compare_with_student(open_project(root), "words", told)
-    assert any("words has no image features: a probe measures trust in it; the losses crd skip it" in s for s in told.said)
+    said = "words has no image features: a probe measures trust in it; the losses crd skip it"
+    assert any(said in line for line in told.said)
     project = open_project(root)
-    assert (project.lock.teacher("words").loader, set(project.lock.teacher("words").signals)) == (
-        "transformers-text",
-        {"text"},
-    )
+    locked = project.lock.teacher("words")
+    assert (locked.loader, set(locked.signals)) == ("transformers-text", {"text"})
     report = report_trust(project, device="cpu")
     assert report.table.probed == {"words": "text"}
     row = report.table.teachers.index("words")

@@ -32,7 +32,7 @@ def read_tokenizer_files(folder: Path) -> dict[str, bytes]:
 
 
 def require_processors(folder: Path, *, image: bool = True, tokenizer: bool) -> None:
-    """Check that a folder of transformers has, with ``image``, an image processor and, with ``tokenizer``, a vocabulary.
+    """Check that a folder of transformers has an image processor (``image``) and a vocabulary (``tokenizer``).
 
     Raises:
         KdkitError: it lacks one, with the names of its files.

@@ -58,7 +58,7 @@ class TransformersText(nn.Module):
         self.model, self.pooling = model, pooling
         self._config: Any = model.config
         self._digest = digest_files(files)
-        self._tokenizer = open_tokenizer(files, self._config.model_type, _load_tokenizer)
+        self._tokenizer = open_tokenizer(files, str(getattr(model.config, "model_type", "")), _load_tokenizer)
         self._wanted, self._reads = context_length, frozenset(inspect.signature(model.forward).parameters)
         self._lock = Lock()  # truncation and padding are set on the shared tokenizer
 
@@ -101,10 +101,9 @@ class TransformersText(nn.Module):
             pooled: Tensor = output.pooler_output.float()
             return pooled
         states: Tensor = output.last_hidden_state.float()
-        if self.pooling == "cls":
-            return states[:, 0]
-        words = inputs["attention_mask"].unsqueeze(-1).to(states)
-        return (states * words).sum(1) / words.sum(1)
+        words: Tensor = inputs["attention_mask"].unsqueeze(-1).to(states)
+        mean: Tensor = (states * words).sum(1) / words.sum(1)
+        return states[:, 0] if self.pooling == "cls" else mean
 
 
 def load_transformers_text(
@@ -188,7 +187,7 @@ def _described_pooling(folder: Path) -> str:
             why=f"its steps are {', '.join(kinds)}; it pools by {', '.join(modes)}",
             fix="use an encoder with cls or mean pooling and no further layers, or write a loader plugin",
         )
-    return modes[0]
+    return str(modes[0])
 
 
 def _read(path: Path) -> Any:

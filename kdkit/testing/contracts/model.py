@@ -48,7 +48,7 @@ class ModelContract(Contract):
         return self._opened(self.folder())
 
     def test_loads(self) -> None:
-        """It loads with the network cut off, and is a dual encoder, a text encoder or a signal source that says what it does."""
+        """It loads with the network cut off, and is a teacher of a known kind that says what it does."""
         model = self.model()
         known = isinstance(model, (TextEncoder, SignalSource))  # a dual encoder is a text encoder
         assert known, f"{type(model).__name__} is no DualEncoder, TextEncoder or SignalSource; see kdkit.core.contracts"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torchvision
+import torchvision  # type: ignore[import-untyped]
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config

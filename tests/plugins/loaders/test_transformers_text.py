@@ -109,9 +109,8 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     with raises_error("KD-LOAD-173", mentions=("query.weight",)):
         load_transformers_text(broken)
-    for path in broken.glob("*vocab*"), broken.glob("tokenizer*"):
-        for file in path:
-            file.unlink()
+    for file in (*broken.glob("*vocab*"), *broken.glob("tokenizer*")):
+        file.unlink()
     with raises_error("KD-TEACH-032", mentions=("tokenizer",)):
         load_transformers_text(broken)
     (broken / "config.json").write_text('{"model_type": "vit"}')

@@ -162,7 +162,8 @@ def test_one_text_is_not_on_both_sides(project: Project) -> None:
         for n in range(36)
     ]
     samples += [replace(s, id=f"other {s.id}", text=f"{s.text} {s.id}") for s in samples]
-    heard, domains = Warned([]), {"oct": {"drusen": [], "healthy": []}}
+    heard = Warned([])
+    domains: dict[str, dict[str, list[str]]] = {"oct": {"drusen": [], "healthy": []}}
 
     def probed(samples: list[Sample]) -> dict[str, float]:
         index = table_of(samples)
