@@ -116,7 +116,11 @@ def is_repository(name: str) -> bool:
 def no_tower(folder: Path, tower: str, why: str, wanted: str) -> KdkitError:
     """The error of a folder of another kind."""
     return KdkitError(
-        "KD-STUD-070", f"no {tower} tower for this student", where=str(folder), why=why, fix=f"give {wanted}"
+        "KD-STUD-070",
+        f"no {tower} tower for this student",
+        where=str(folder),
+        why=why,
+        fix=f"give {wanted}; teacher:NAME is the folder of a teacher that was added",
     )
 
 

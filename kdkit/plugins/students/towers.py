@@ -1,7 +1,8 @@
 """A dual encoder from two towers: image and text encoder of two folders, joined by open_clip.
 
-An image tower is that of an open_clip folder or of a CLIP model of transformers; a text tower is that of an open_clip
-folder or a text encoder of transformers such as BERT. Weights are copied; a projection that a folder lacks is drawn.
+An image tower is that of an open_clip folder, of a CLIP model of transformers or of a folder of timm; a text tower is
+that of an open_clip folder or a text encoder of transformers such as BERT. Weights are copied; a projection that a
+folder lacks is drawn.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def join_towers(
             "the towers' weights do not fit the student",
             where="student.config.init",
             why=f"missing: {', '.join(missing[:3]) or 'none'}; not known: {', '.join(unexpected[:3]) or 'none'}",
-            fix="give folders of an open_clip model, a CLIPModel or a BERT of transformers",
+            fix="give folders of an open_clip model, a CLIPModel or a BERT of transformers, or a model of timm",
         )
     model.load_state_dict(tensors, strict=False)
     return parts, model
@@ -187,7 +188,7 @@ def at_resolution(parts: OpenClipParts, resolution: int | None) -> OpenClipParts
 
 
 def read_image_tower(folder: Path) -> Tower:
-    """The image tower of an open_clip folder or of a CLIP model of transformers.
+    """The image tower of an open_clip folder, of a CLIP model of transformers or of a folder of timm.
 
     Raises:
         KdkitError: another kind of folder.
@@ -198,12 +199,21 @@ def read_image_tower(folder: Path) -> Tower:
         tensors = {name: t for name, t in encoder.model.state_dict().items() if name.startswith("visual.")}
         own = None if cfg["vision_cfg"].get("timm_model_name") else bool(cfg.get("quick_gelu", False))
         return Tower(cfg["vision_cfg"], tensors, encoder.embed_dim, own, dict(encoder.preprocess_cfg))
-    wanted = "an open_clip folder, or a CLIP model of transformers"
+    wanted = "an open_clip folder, a CLIP model of transformers, or a folder of timm"
     config = _config(folder, "image", wanted)
     if config.get("model_type") in ("clip", "clip_vision_model"):
         cfg, quick_gelu, width, preprocess_cfg = clip_vision_cfg(config, folder)
         return Tower(cfg, clip_vision_tensors(folder), width, quick_gelu, preprocess_cfg)
+    if config.get("architecture") and not config.get("model_type"):
+        return _timm(config, folder)
     raise no_tower(folder, "image", _kind(config), wanted)
+
+
+def _timm(config: Mapping[str, Any], folder: Path) -> Tower:
+    from kdkit.plugins.students.timm_tower import timm_tower
+
+    cfg, tensors, preprocess_cfg = timm_tower(config, folder)
+    return Tower(cfg, tensors, None, None, preprocess_cfg)
 
 
 def read_text_tower(folder: Path, options: TowerOptions) -> Tower:

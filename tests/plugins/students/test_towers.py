@@ -9,8 +9,10 @@ from typing import Any
 
 import open_clip
 import pytest
+import timm
 import torch
 import transformers
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from kdkit.core.plugin_system.discovery import load_catalogue
@@ -70,6 +72,31 @@ def test_towers_of_transformers_equal_their_stock_forward(made: dict[str, Path])
     mean = (hidden * mask).sum(1) / mask.sum(1)
     assert close(averaged.encode_text(TEXTS), averaged.model.text.proj(mean))  # type: ignore[operator, union-attr]
     assert averaged.encode_image(pixels).shape == (3, 24)
+
+
+@torch.no_grad()
+def test_an_image_tower_of_timm_gives_its_own_features(made: dict[str, Path], tmp_path: Path) -> None:
+    for arch, pool in (("test_vit", None), ("test_vit", "avg"), ("test_convnext", None)):
+        folder = tmp_path / f"{arch}-{pool}"
+        folder.mkdir()
+        torch.manual_seed(1)
+        stock: Any = timm.create_model(arch, num_classes=5, **({"global_pool": pool} if pool else {})).eval()
+        save_file(stock.state_dict(), folder / "model.safetensors")
+        data = {"input_size": [3, 160, 160], "mean": [0.1, 0.2, 0.3], "std": [0.5] * 3, "interpolation": "bilinear"}
+        described = {"architecture": arch, "num_classes": 5, "pretrained_cfg": data}
+        args = {"model_args": {"global_pool": pool}} if pool else {}
+        (folder / "config.json").write_text(json.dumps({**described, **args}))
+        student = student_of({**made, "timm": folder}, "timm", "bert", embed_dim=24)
+        pixels, visual = torch.rand(2, 3, 160, 160), student.model.visual
+        own = stock.forward_head(stock.forward_features(pixels), pre_logits=True)
+        assert close(visual.trunk(pixels), own)  # type: ignore[operator, union-attr]
+        assert close(student.encode_image(pixels), visual.head(own))  # type: ignore[operator, union-attr]
+        assert student.preprocess(pictures()[0]).shape == (3, 160, 160)
+        assert tuple(student.preprocess_cfg["mean"]) == (0.1, 0.2, 0.3)
+    changed = {**described, "model_args": {"depth": 1}}
+    (folder / "config.json").write_text(json.dumps(changed))
+    with raises_error("KD-STUD-070", mentions=("depth",)):
+        student_of({**made, "timm": folder}, "timm", "bert")
 
 
 @torch.no_grad()
