@@ -12,8 +12,8 @@ from torch import Tensor
 from kdkit.plugins.loaders.timm_vision import load_timm
 from kdkit.plugins.students.tower_weights import no_tower
 
-_NOT_BUILT = ("num_classes", "global_pool")
-"""Arguments of a model that do not change its weights before the classifier."""
+_CLASSIFIER = "num_classes"
+"""The argument of a model that changes only what is left out."""
 
 
 def timm_tower(config: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
@@ -28,16 +28,16 @@ def timm_tower(config: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any],
         KdkitError: the model was built with arguments, or its weights do not fit.
     """
     name, given = str(config["architecture"]), dict(config.get("model_args") or {})
-    if others := [key for key in given if key not in _NOT_BUILT]:
+    if others := [key for key in given if key != _CLASSIFIER]:
         why = f"open_clip builds {name} without arguments, and its config has {', '.join(others)}"
         raise no_tower(folder, "image", why, "a model of timm that was built without arguments")
-    encoder = load_timm(folder, args={"global_pool": given["global_pool"]} if "global_pool" in given else None)
+    encoder = load_timm(folder)
     described = {**timm.get_pretrained_cfg(name).to_dict(), **(config.get("pretrained_cfg") or {})}
     vision_cfg = {
         "image_size": int(described["input_size"][-1]),
         "timm_model_name": name,
         "timm_model_pretrained": False,
-        "timm_pool": str(given.get("global_pool", "")),
+        "timm_pool": "",
         "timm_proj": "linear",
     }
     tensors = {f"visual.trunk.{key}": value.detach() for key, value in encoder.model.state_dict().items()}
