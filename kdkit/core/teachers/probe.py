@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import LOGPROBS, OWN_ANSWERS, Answering, DualEncoder, Sample, SignalSource
+from kdkit.core.contracts import LOGPROBS, OWN_ANSWERS, Answering, Sample, SignalSource, Teacher
 from kdkit.core.plugin_system.failures import culprit, one_line
 from kdkit.core.project.registry.lock import SignalFact
 
@@ -113,6 +113,6 @@ def freeze(model: Any) -> Any:
     return model
 
 
-def identity_of(model: DualEncoder | SignalSource) -> Mapping[str, str]:
+def identity_of(model: Teacher) -> Mapping[str, str]:
     """The model's identity as plain strings, sorted by key."""
     return {str(key): str(value) for key, value in sorted(model.identity().items())}
