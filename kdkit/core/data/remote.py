@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -27,6 +28,7 @@ from kdkit.core.data.remote_files import (
     RemoteFile,
     Unavailable,
     check_url,
+    is_name,
     is_url,
     mismatch,
     open_files,
@@ -191,6 +193,7 @@ def _fetch(storage: Files, file: RemoteFile, path: Path) -> None:
     """Fetch one file, from where an earlier attempt stopped if it has not changed since."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part, mark = path.with_name(path.name + PART), path.with_name(path.name + PART + ".stamp")
+    _refuse_links(path, part)
     if not mark.is_file() or mark.read_text(encoding="utf-8") != file.stamp:
         part.unlink(missing_ok=True)
         write_atomically(mark, file.stamp.encode())
@@ -224,6 +227,14 @@ def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(folder.name + ending)
 
 
+def _refuse_links(path: Path, part: Path) -> None:
+    """Raise KdkitError if writing would follow a link below :data:`FOLDER`: a project of others may bring one."""
+    below = takewhile(lambda parent: parent.name != FOLDER, path.parents)
+    if link := next((one for one in (part, *below) if one.is_symlink()), None):
+        fix = "remove the link"
+        raise KdkitError("KD-DATA-151", "fetched files would leave the project", where=str(link), fix=fix)
+
+
 def _is_whole(path: Path, file: RemoteFile) -> bool:
     return path.is_file() and path.stat().st_size == file.size
 
@@ -232,9 +243,9 @@ def _read_record(folder: Path) -> dict[str, Any]:
     """Name -> stamp of what is here."""
     try:
         found = json.loads(_beside(folder, RECORD).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return {name: stamp for name, stamp in found.items() if is_name(name)} if isinstance(found, dict) else {}
 
 
 def _no_answer(url: str, why: str) -> KdkitError:

@@ -112,7 +112,7 @@ def stable_split(key: str, fractions: Fractions) -> Split:
     The key's hash, as a number in [0, 1), falls into one of consecutive intervals of the given lengths. It is the same
     on every machine.
     """
-    position = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
+    position = int.from_bytes(blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest(), "big") / 2**64
     end = 0.0
     for split, fraction in fractions.items():
         end += fraction

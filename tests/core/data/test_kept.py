@@ -94,7 +94,7 @@ def test_a_manifest_that_has_just_changed_is_read_again(
     assert len(reads) == 2
 
 
-@pytest.mark.parametrize("harm", ["cut", "empty", "text", "format", "columns"])
+@pytest.mark.parametrize("harm", ["cut", "empty", "text", "flip", "format", "columns"])
 def test_a_damaged_or_older_index_is_made_anew(
     tmp_path: Path, reads: list[Path], harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +111,8 @@ def test_a_damaged_or_older_index_is_made_anew(
         os.replace(tmp_path / "other", path)  # the old one is mapped
     else:
         content = path.read_bytes()
-        path.write_bytes({"cut": content[:-90], "empty": b"", "text": b"x" * 900}.get(harm, content))
+        flipped = content.replace(b"picture 3", b"picture 2")  # a text that is as valid
+        path.write_bytes({"cut": content[:-90], "empty": b"", "text": b"x" * 900, "flip": flipped}.get(harm, content))
     samples, digests, lines = load(project)
     assert (samples, digests) == first[:2]
     assert len(lines) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -245,3 +246,33 @@ def test_a_project_reads_archives_behind_a_url(tmp_path: Path, source: str) -> N
         (tmp_path / "there" / "registry.yaml").write_text(re.sub("source: .*", "source: csv", text), encoding="utf-8")
         with raises_error("KD-DATA-224", mentions=("webdataset", "parquet")):
             load_index(Project(tmp_path / "there"))
+
+
+@pytest.mark.parametrize("what", ["record", "part", "folder"])
+def test_a_project_of_others_writes_and_removes_nothing_outside(tmp_path: Path, what: str) -> None:
+    """Its ``.kdkit/remote`` may name any file as one that is gone, or hold links where files are fetched to."""
+    victim, state = tmp_path / "home/victim", tmp_path / "project/.kdkit"
+    victim.parent.mkdir()
+    victim.write_text("mine", encoding="utf-8")
+    with serving(Server) as address:
+        Server.files = {"/a.tar": CONTENT}
+        url = f"{address}/a.tar"
+        if what != "folder":
+            fetch_data(state, url, ".tar", Silent())
+        folder = state / FOLDER / f"a.tar-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        if what == "record":
+            record = folder.with_name(folder.name + remote.RECORD)
+            record.write_text(json.dumps({"a.tar": "x", "../../../../home/victim": "x"}))
+        elif what == "part":
+            (folder / "a.tar").unlink()
+            (folder / "a.tar.part").symlink_to(victim)
+        else:
+            folder.parent.mkdir(parents=True)
+            folder.symlink_to(victim.parent)
+        if what == "record":
+            fetch_data(state, url, ".tar", Silent())
+        else:
+            with raises_error("KD-DATA-151"):
+                fetch_data(state, url, ".tar", Silent())
+    assert victim.read_text(encoding="utf-8") == "mine"
+    assert list(victim.parent.iterdir()) == [victim]

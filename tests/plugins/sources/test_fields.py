@@ -45,3 +45,7 @@ def test_templates_take_names_alone() -> None:
     for template in ("{domain.__class__}", "{domain[0]}", "{}", "{x}"):
         with pytest.raises(KeyError):
             fill(template, {"domain": "ct"})
+
+
+def test_half_a_surrogate_pair_is_left_to_the_check_of_samples() -> None:
+    assert stable_split("\ud83d", {"train": 1.0, "calibration": 0.0, "test": 0.0}) == "train"
