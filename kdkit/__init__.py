@@ -27,6 +27,7 @@ _CONTRACTS = (
     "Skipped",
     "SourceSpec",
     "StudentSpec",
+    "SuiteSpec",
     "TaskSpec",
     "TeacherSpec",
     "TeacherView",
@@ -41,6 +42,7 @@ _WHERE = {
     "Silent": "kdkit.core.contracts",
     "load_student": "kdkit.core.project.versions",
     **dict.fromkeys(_FUNCTIONS, "kdkit.api.plugins"),
+    **dict.fromkeys(("show_suite", "suites"), "kdkit.api.suites"),
     **dict.fromkeys(_CONTRACTS, "kdkit.core.contracts"),
 }
 
@@ -64,6 +66,7 @@ __all__ = [
     "Skipped",
     "SourceSpec",
     "StudentSpec",
+    "SuiteSpec",
     "TaskSpec",
     "TeacherSpec",
     "TeacherView",
@@ -77,12 +80,15 @@ __all__ = [
     "new_plugin",
     "recipes",
     "show_recipe",
+    "show_suite",
+    "suites",
     "verify_plugin",
 ]
 
 if TYPE_CHECKING:
     from kdkit.api.plugins import freeze_plugins, list_plugins, new_plugin, recipes, show_recipe, verify_plugin
     from kdkit.api.project import Project
+    from kdkit.api.suites import show_suite, suites
     from kdkit.core.base.errors import KdkitError
     from kdkit.core.contracts import (
         AlignerSpec,
@@ -102,6 +108,7 @@ if TYPE_CHECKING:
         Skipped,
         SourceSpec,
         StudentSpec,
+        SuiteSpec,
         TaskSpec,
         TeacherSpec,
         TeacherView,

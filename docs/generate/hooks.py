@@ -35,6 +35,7 @@ PARTS: dict[Family, tuple[str, ...]] = {
     "policy": ("TrustPolicy", "TrustTable"),
     "task": ("EvaluationTask", "ExplainsSkips", "ModelFeatures", "DomainScore"),
     "recipe": (),
+    "suite": (),
 }
 """Names of ``kdkit.core.contracts`` that describe the objects of a family."""
 MORE: dict[Family, str] = {
@@ -46,6 +47,7 @@ MORE: dict[Family, str] = {
     "`zero_shot` (class embeddings, probabilities), `retrieval` (exact ranks) and `sampling` (groups, few labels) of "
     "the same package.",
     "recipe": "[Recipes](../recipes.md) describes the file.",
+    "suite": "[Suites](../suites.md) describes the file.",
 }
 
 

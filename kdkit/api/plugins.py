@@ -275,7 +275,7 @@ def new_plugin(name: str, kind: str, *, to: Path | str | None = None) -> Written
 
     Args:
         name: of the plugin; ``kdkit-`` may precede it.
-        kind: teacher, student, aligner, loss, rope, source, policy, task, recipe or loader.
+        kind: teacher, student, aligner, loss, rope, source, policy, task, recipe, suite or loader.
         to: the new folder (default: ``kdkit-NAME``).
 
     Raises:

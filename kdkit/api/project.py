@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdkit.api.project_evaluation import EvaluationMethods
 from kdkit.api.project_features import FeatureMethods
 from kdkit.api.project_sharing import SharingMethods
 from kdkit.api.project_student import StudentMethods
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from kdkit.core.contracts import Reporter
 
 
-class Project(TeacherMethods, FeatureMethods, StudentMethods, SharingMethods):
+class Project(TeacherMethods, FeatureMethods, StudentMethods, EvaluationMethods, SharingMethods):
     """A project: the folder of a ``registry.yaml``.
 
     Each method is a command of the same name and options. It reads the project's files, so edits of

@@ -1,4 +1,4 @@
-"""Methods of :class:`kdkit.Project` that teach, list, evaluate and correct the student."""
+"""Methods of :class:`kdkit.Project` that teach, list and correct the student."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.api.opened import OpenedProject
+from kdkit.api.project_evaluation import split_named
 
 if TYPE_CHECKING:
     from kdkit.api.student import AnswerList, Distillation, DistillPlan
     from kdkit.api.versions import CurrentVersion, VersionList
-    from kdkit.core.contracts import Split, Student
-    from kdkit.core.distill.explain.runs import ExplanationPlan
+    from kdkit.core.contracts import Student
     from kdkit.core.distill.pseudo_labels.correct import CorrectionReport
-    from kdkit.core.evaluation.leave_one_out import Explanation
-    from kdkit.core.evaluation.page import WrittenPage
-    from kdkit.core.evaluation.report import WrittenReport
     from kdkit.core.project.lineage import Lineage
 
 
@@ -33,6 +30,7 @@ class StudentMethods(OpenedProject):
         precision: str = "no",
         cpu: bool = False,
         checkpoint_every: float = 60.0,
+        track: Sequence[str] = (),
     ) -> Distillation | None:
         """Distill the trusted teachers into the student; the result is a version.
 
@@ -47,6 +45,7 @@ class StudentMethods(OpenedProject):
             precision: ``no`` (float32) or ``bf16``.
             cpu: use the CPU even if there is a GPU.
             checkpoint_every: seconds between checkpoints.
+            track: trackers that receive the loss curve: ``tensorboard``, ``trackio``, ``wandb``, ``mlflow``.
 
         Returns:
             The version; None in all processes of a distributed run but the first.
@@ -67,6 +66,7 @@ class StudentMethods(OpenedProject):
             precision=precision,
             cpu=cpu,
             checkpoint_seconds=checkpoint_every,
+            track=tuple(track),
         )
         with project.exclusive("kdkit distill"):
             outcome = distill(project, options, reporter=self.reporter)
@@ -166,134 +166,6 @@ class StudentMethods(OpenedProject):
 
         return CurrentVersion(Versions(self._open()).rollback(name).name)
 
-    def evaluate(
-        self,
-        version: str | None = None,
-        *,
-        task: str | None = None,
-        options: Mapping[str, Any] | None = None,
-        split: str = "test",
-        alone: bool = False,
-        by: Sequence[str] = (),
-        html: Path | str | None = None,
-        device: str = "cpu",
-    ) -> WrittenReport:
-        """Scores of the student, beside its ancestors, every teacher and the oracle; written to ``reports/``.
-
-        Args:
-            version: or a refused candidate; by default the current version.
-            task: ``zero-shot``, ``retrieval``, ``linear-probe``, or another of ``kdkit plugins --json``. By default the
-                task of the student's family, or ``retrieval`` where the split has captions and no labels.
-            options: of the task.
-            split: ``train``, ``calibration`` or ``test``.
-            alone: without ancestors.
-            by: columns of the data, for scores of subgroups: ``["sex", "scanner"]``.
-            html: write the page of :meth:`report` to this file too.
-            device: of the student.
-
-        Example:
-            >>> print(project.evaluate().file)
-            reports/evaluation-v1-test.json
-        """
-        from kdkit.core.evaluation.evaluate import evaluate_version
-        from kdkit.core.evaluation.evaluator import TaskChoice, own_task
-        from kdkit.core.evaluation.page import require_writable, write_page
-        from kdkit.core.evaluation.report import write_report
-
-        project, page = self._open(), None if html is None else Path(html)
-        if page is not None:
-            require_writable(page)
-        name = task or (own_task(project) if options else None)
-        report = evaluate_version(
-            project,
-            version,
-            task=None if name is None else TaskChoice(name, options or {}),
-            split=_split(split),
-            ancestors=not alone,
-            by=by,
-            device=device,
-            reporter=self.reporter,
-        )
-        written = write_report(project.reports, report)
-        if written.saved:
-            self.reporter.say(f"report: {written.file}, picture: {written.picture}")
-        if page is not None:
-            made = write_page(project, written.report.version, page, self.reporter)
-            self.reporter.say(f"page: {made.file}; 'kdkit report' writes it again")
-        return written
-
-    def report(self, version: str | None = None, *, html: Path | str | None = None) -> WrittenPage:
-        """One self-contained HTML page about a version, from what is stored; nothing is evaluated.
-
-        It shows the version's evaluations, trust, retention, single samples, and the course of training. What is
-        absent is named, with the command that makes it.
-
-        Args:
-            version: or a refused candidate; by default the current version.
-            html: the file; by default ``reports/<version>.html``.
-
-        Example:
-            >>> project.report().parts[0]
-            'Summary'
-        """
-        from kdkit.core.evaluation.page import write_page
-
-        return write_page(self._open(), version, None if html is None else Path(html), self.reporter)
-
-    def explain(
-        self,
-        version: str | None = None,
-        *,
-        length: float = 0.25,
-        seeds: int = 3,
-        domains: Sequence[str] = (),
-        cpu: bool = False,
-        checkpoint_every: float = 60.0,
-    ) -> Explanation:
-        """What the student would be without each source: its teachers, and the captions or answers of its samples.
-
-        Short runs from scratch, one with all sources and one without each, are compared on the calibration split. They
-        make no version. An interrupted call resumes; a repeated one trains nothing.
-
-        Args:
-            version: or a refused candidate; by default the current version.
-            length: of the runs, as a share of the recipe's steps.
-            seeds: runs per source; their outcomes are averaged.
-            domains: only these.
-            cpu: use the CPU even if there is a GPU.
-            checkpoint_every: seconds between checkpoints.
-
-        Example:
-            >>> project.explain().sources[0].mean.points  # doctest: +SKIP
-            -21.5
-        """
-        from kdkit.core.distill.explain.explain import explain
-        from kdkit.core.distill.explain.runs import ExplainOptions
-
-        options = ExplainOptions(length, seeds, tuple(domains), cpu, checkpoint_every)
-        return explain(self._open(), version, options, self.reporter)
-
-    def plan_explanation(
-        self,
-        version: str | None = None,
-        *,
-        length: float = 0.25,
-        seeds: int = 3,
-        domains: Sequence[str] = (),
-        cpu: bool = False,
-    ) -> ExplanationPlan:
-        """What :meth:`explain` would train, with the time (``kdkit explain --dry-run``).
-
-        Example:
-            >>> project.plan_explanation().sources  # doctest: +SKIP
-            ('demo-radio', 'captions')
-        """
-        from kdkit.core.distill.explain.explain import plan_explanation
-        from kdkit.core.distill.explain.runs import ExplainOptions
-
-        options = ExplainOptions(length, seeds, tuple(domains), cpu)
-        return plan_explanation(self._open(), version, options, self.reporter)
-
     def answer(
         self,
         *,
@@ -338,7 +210,7 @@ class StudentMethods(OpenedProject):
         from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
 
         decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
-        request = AnswerRequest(version, teacher, rerank, _split(split), tuple(domains), limit)
+        request = AnswerRequest(version, teacher, rerank, split_named(split), tuple(domains), limit)
         project, file = self._open(), None if to is None else Path(to)
         found = answer_samples(project, request, decoding, to=file, device=device, reporter=self.reporter)
         return AnswerList(tuple(found))
@@ -382,13 +254,3 @@ class StudentMethods(OpenedProject):
         return write_corrections(
             self._open(), Path(to), request, version=version, device=device, reporter=self.reporter
         )
-
-
-def _split(name: str) -> Split:
-    from kdkit.core.base.errors import KdkitError, did_you_mean
-    from kdkit.core.contracts import SPLITS
-
-    for split in SPLITS:
-        if split == name:
-            return split
-    raise KdkitError("KD-API-004", f"there is no split '{name}'", where="split", fix=did_you_mean(name, SPLITS))

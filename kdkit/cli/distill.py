@@ -32,6 +32,10 @@ def distill(
     checkpoint_every: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.0, help="Seconds between checkpoints.")
     ] = 60.0,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Send the loss curve to tensorboard, trackio, wandb or mlflow; repeatable."),
+    ] = None,
     folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
@@ -56,6 +60,7 @@ def distill(
         precision=precision,
         cpu=cpu,
         checkpoint_every=checkpoint_every,
+        track=track or (),
     )
     if done is None:  # not the first process of a distributed run
         return

@@ -115,16 +115,23 @@ def _drawn(table: Table, console: Console) -> RichTable:
             overflow="fold",
             min_width=_least(table, column),
         )
+    widths = [max((len(str(row[column])) for row in table.rows), default=0) for column in range(len(table.headers))]
+    sides = [table.align[column : column + 1] == "r" for column in range(len(table.headers))]
     for row in table.rows:
-        drawn.add_row(*(_cell(cell, console) for cell in row))
+        drawn.add_row(
+            *(_cell(cell, width, side, console) for cell, width, side in zip(row, widths, sides, strict=True))
+        )
     return drawn
 
 
-def _cell(cell: object, console: Console) -> Text:
+def _cell(cell: object, width: int, right: bool, console: Console) -> Text:
+    """One cell; that of a heat map fills the width of its column."""
     if isinstance(cell, Course):
         return _plain(sparkline(cell.values) if console.encoding.startswith("utf") else str(cell))
     text = _plain(str(cell))
     if isinstance(cell, Shade):
+        fill = max(0, width - len(text))
+        text.pad_left(fill) if right else text.pad_right(fill)
         if cell.strong:
             text.stylize("bold")
         if not math.isnan(cell.value) and console.color_system in ("256", "truecolor"):

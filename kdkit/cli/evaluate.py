@@ -30,9 +30,22 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, calibration or test.")] = "test",
     alone: Annotated[bool, typer.Option("--alone", help="Without the versions that it comes from.")] = False,
     by: Annotated[
-        str, typer.Option(metavar="COLUMNS", help="Scores of subgroups: columns of the data, such as sex,scanner.")
-    ] = "",
+        str | None,
+        typer.Option(metavar="COLUMNS", help="Scores of subgroups: columns of the data, such as sex,scanner."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page of 'kdkit report' too.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(metavar="NAME", help="On the present data sets of a suite: 'kdkit suites'.")
+    ] = None,
+    datasets: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Only this one of the suite; repeatable.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the suite's data sets (default: suites/).")
+    ] = None,
+    no_teachers: Annotated[
+        bool, typer.Option("--no-teachers", help="On a suite: extract and compare no teachers.")
+    ] = False,
     device: Annotated[str, typer.Option(help="Of the student, e.g. cuda.")] = "cpu",
     json: console.JsonOption = False,
     folder: console.ProjectOption = None,
@@ -48,8 +61,12 @@ def evaluate(
         options=console.parse_options(options),
         split=split,
         alone=alone,
-        by=[name.strip() for name in by.split(",") if name.strip()],
+        by=[name.strip() for name in (by or "").split(",") if name.strip()],
         html=html,
+        suite=suite,
+        datasets=datasets or (),
+        data=data,
+        no_teachers=no_teachers,
         device=device,
     )
     console.emit(written, json=json)

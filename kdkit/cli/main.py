@@ -39,6 +39,7 @@ from kdkit.cli import (
     recipes,
     registry,
     streams,
+    suites,
     trust,
     versions,
 )
@@ -134,6 +135,7 @@ for module in (
     distill,
     versions,
     evaluate,
+    suites,
     explain,
     answers,
     export,

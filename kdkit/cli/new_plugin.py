@@ -9,7 +9,7 @@ import typer
 
 from kdkit.cli import console
 
-KIND_HELP = "teacher, student, aligner, loss, rope, source, policy, task, recipe or loader."
+KIND_HELP = "teacher, student, aligner, loss, rope, source, policy, task, recipe, suite or loader."
 
 
 def register(app: typer.Typer) -> None:

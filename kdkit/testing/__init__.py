@@ -27,6 +27,7 @@ _WHERE = {
     "RopeContract": "contracts.rope",
     "SourceContract": "contracts.source",
     "StudentContract": "contracts.student",
+    "SuiteContract": "contracts.suite",
     "TaskContract": "contracts.task",
     "TeacherContract": "contracts.teacher",
     "TrustPolicyContract": "contracts.policy",
@@ -49,6 +50,7 @@ __all__ = [
     "RopeContract",
     "SourceContract",
     "StudentContract",
+    "SuiteContract",
     "TaskContract",
     "TeacherContract",
     "TrustPolicyContract",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from kdkit.testing.contracts.rope import RopeContract
     from kdkit.testing.contracts.source import SourceContract
     from kdkit.testing.contracts.student import StudentContract
+    from kdkit.testing.contracts.suite import SuiteContract
     from kdkit.testing.contracts.task import TaskContract
     from kdkit.testing.contracts.teacher import TeacherContract
     from kdkit.testing.examples import pictures, samples

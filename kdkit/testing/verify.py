@@ -35,6 +35,7 @@ CONTRACTS: dict[Family, str] = {
     "policy": "TrustPolicyContract",
     "task": "TaskContract",
     "recipe": "RecipeContract",
+    "suite": "SuiteContract",
 }
 Status = Literal["passed", "failed", "skipped"]
 

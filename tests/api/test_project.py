@@ -53,6 +53,8 @@ PROJECT = {
 FUNCTIONS = {
     "recipes": "recipes",
     "recipes show": "show_recipe",
+    "suites": "suites",
+    "suites show": "show_suite",
     "plugins": "list_plugins",
     "plugins verify": "verify_plugin",
     "plugins freeze": "freeze_plugins",
@@ -73,6 +75,7 @@ RENAMED = {
     "--with": "parts",
     "--pr": "pull_request",
     "--domain": "domains",
+    "--dataset": "datasets",
     "--option": "options",
     "--aligner": "aligners",
 }

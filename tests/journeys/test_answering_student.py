@@ -75,7 +75,8 @@ def test_a_student_that_answers(kdkit_cli: Cli) -> None:
     lineage = json.loads((folder / "versions" / "v2" / "lineage.json").read_text(encoding="utf-8"))
     assert lineage["data"]["known"] == ["vqa/ct", "vqa/xray"]
     assert {step for entry in lineage["training"]["log"] for step in entry} >= {"answer-ce", "token-kd"}
-    found = json.loads(run(kdkit_cli, "evaluate", "--json"))
+    found = json.loads(run(kdkit_cli, "evaluate", "--html", "v2.html", "--json"))
+    assert "vqa/xray" in (folder / "v2.html").read_text(encoding="utf-8")
     assert {"v1", "v2", "first", "second"} <= {model["name"] for model in found["models"]}
     planned = json.loads(run(kdkit_cli, "explain", "--seeds", "1", "--dry-run", "--cpu", "--json"))
     assert (planned["sources"], planned["steps"], planned["runs"]) == (["first", "second", "answers"], 2, 4)

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="empty-body"
 # Hookspecs are declarations, never called.
-"""The hooks of a plugin: eleven functions that return specs.
+"""The hooks of a plugin: twelve functions that return specs.
 
 Every kdkit command imports the modules that implement them, so they import no torch and do no work.
 """
@@ -174,4 +174,16 @@ def kdkit_recipes() -> Iterable[c.RecipeSpec]:
         @hookimpl
         def kdkit_recipes():
             yield RecipeSpec(name="strict", summary="a strict trust gate", resource="kdkit_strict:recipe.yaml")
+    """
+
+
+@hookspec
+def kdkit_suites() -> Iterable[c.SuiteSpec]:
+    """Benchmark suites: definitions of public data sets for ``kdkit evaluate --suite``.
+
+    Example::
+
+        @hookimpl
+        def kdkit_suites():
+            yield SuiteSpec(name="stains", summary="three stains", resource="kdkit_stains:suite.yaml")
     """

@@ -205,3 +205,11 @@ class RecipeSpec(Spec):
 
     resource: str
     """The file; docs/reference/recipes.md describes its keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteSpec(Spec):
+    """A benchmark suite: a YAML file inside a package, ``"package.module:file.yaml"``."""
+
+    resource: str
+    """The file; docs/reference/suites.md describes its keys."""

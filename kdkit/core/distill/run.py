@@ -20,6 +20,7 @@ from kdkit.core.distill.loop.accelerator import end_process_group, make_accelera
 from kdkit.core.distill.loop.checkpoint import Checkpoints, load_task_tensors
 from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.loop.tracking import require_trackers, tracked
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import build
 from kdkit.core.distill.model.interpolation import interpolate, save_state
@@ -27,6 +28,7 @@ from kdkit.core.distill.model.previous_version import FOLDER
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.checks import idle_losses, require_same_tokens, require_teachable, token_losses
 from kdkit.core.distill.plan.compatibility import require_compatible, require_previous, require_protection
+from kdkit.core.distill.plan.gaps import warn_of_gaps
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
 from kdkit.core.distill.plan.loss_signals import with_skipping_losses
 from kdkit.core.distill.plan.plan import make_plan
@@ -61,6 +63,7 @@ class Options:
         precision: one of :data:`~kdkit.core.distill.loop.accelerator.PRECISIONS`.
         cpu: use the CPU even if there is a GPU.
         checkpoint_seconds: time between checkpoints.
+        track: trackers that receive the loss curve, see :mod:`kdkit.core.distill.loop.tracking`.
     """
 
     incremental: bool = False
@@ -70,6 +73,7 @@ class Options:
     precision: str = "no"
     cpu: bool = False
     checkpoint_seconds: float = 60.0
+    track: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ def distill(project: Project, options: Options, *, reporter: Reporter | None = N
     Raises:
         KdkitError: see :func:`prepare` and :func:`kdkit.core.distill.loop.train.train`.
     """
+    require_trackers(options.track)
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if reporter is not None and accelerator.is_main_process else Silent()
     with peer_errors():
@@ -143,7 +148,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     finished = None if options.restart else versions.made_by(plan.digest, options.precision)
     if finished is None:
         require_previous(plan.previous, student)
-        _warn(plan, parent, versions, reporter)
+        warn_of_gaps(plan, parent, versions, reporter)
     else:
         plan = replace(plan, finished=finished.name)
     return Prepared(plan, inventory, student, finished)
@@ -222,28 +227,6 @@ def _parent(versions: Versions, *, incremental: bool) -> Version | None:
     return current if incremental else None
 
 
-def _warn(plan: Plan, parent: Version | None, versions: Versions, reporter: Reporter) -> None:
-    """Warn of what the result will lack."""
-    current = versions.current()
-    if parent is None and current is not None:
-        reporter.warn(
-            f"this makes a new student from scratch and does not compare it with {current.name}; --incremental "
-            f"continues {current.name}, 'kdkit rollback {current.name}' returns to it"
-        )
-    if parent is not None and plan.domains_without_rehearsal:
-        _warn_of_forgetting(plan, parent, reporter)
-    if plan.idle_losses:
-        reporter.warn(
-            f"{', '.join(plan.idle_losses)} cannot teach with batches of {plan.batch_size}: compared are the samples "
-            "of a batch"
-        )
-    if plan.domains_not_judged:
-        reporter.warn(
-            f"the new version will not be judged on {', '.join(plan.domains_not_judged)}: no labeled (or answered) "
-            "calibration samples of two classes; 'kdkit data check' counts them"
-        )
-
-
 def _check_answers(
     registry: Registry,
     recipe: Recipe,
@@ -262,24 +245,6 @@ def _check_answers(
     require_teachable(student.student, answered)
     losses = token_losses(recipe, catalogue)
     require_same_tokens(student.student, teachers, answered, domain_limits(registry), losses, reporter)
-
-
-def _warn_of_forgetting(plan: Plan, parent: Version, reporter: Reporter) -> None:
-    here = [domain for domain in plan.domains_without_rehearsal if domain in plan.domains_without_teacher]
-    absent = [domain for domain in plan.domains_without_rehearsal if domain not in here]
-    advice = ""
-    if not plan.previous.protects:
-        protects = plan.recipe.increment.without_replay.protects
-        value = "the recipe's 'without_replay'" if protects else "{frozen_energy: 0.5}"
-        advice = f"set 'increment.previous' of the recipe to {value}, so that {parent.name} itself protects them"
-    if here and advice:
-        reporter.warn(f"{parent.name} knows {', '.join(here)}, but no teacher covers them now: {advice}")
-    if absent:
-        reporter.warn(
-            f"{parent.name} knows {', '.join(absent)}, but there are no training samples of them here; forgetting can "
-            "be measured only on labeled calibration samples; "
-            + (advice or f"{parent.name} itself protects them in part; --dry-run prints how")
-        )
 
 
 def train_and_promote(
@@ -367,14 +332,17 @@ def train_plan(
             corrected = CorrectedDataLoader(
                 project, plan, inventory.index, made, sampler, accelerator=accelerator, folder=folder, reporter=reporter
             )
-        progress = train(
-            made.task,
-            corrected or made.dataloader(plan, sampler, accelerator),
-            replace(plan.settings, checkpoint_seconds=options.checkpoint_seconds),
-            accelerator=accelerator,
-            checkpoints=Checkpoints(folder),
-            reporter=reporter,
-        )
+        names = options.track if accelerator.is_main_process else ()
+        with tracked(names, plan, project.reports, folder, reporter) as on_point:
+            progress = train(
+                made.task,
+                corrected or made.dataloader(plan, sampler, accelerator),
+                replace(plan.settings, checkpoint_seconds=options.checkpoint_seconds),
+                accelerator=accelerator,
+                checkpoints=Checkpoints(folder),
+                reporter=reporter,
+                on_point=on_point,
+            )
         if kept < 1:
             own = {name: x for name, x in start.items() if name.startswith("student.")}
             load_task_tensors(made.task, interpolate(own, save_state(made.task), kept))

@@ -25,7 +25,7 @@ from kdkit.core.evaluation.evaluator import (
 from kdkit.core.evaluation.report import EvaluationReport
 from kdkit.core.evaluation.retention import Retention, measure_retention
 from kdkit.core.evaluation.score_cache import CachedTask
-from kdkit.core.evaluation.scores import Evaluation
+from kdkit.core.evaluation.scores import SUITE, Evaluation
 from kdkit.core.evaluation.student_cache import student_cache
 from kdkit.core.evaluation.trust.measure import locked_column, measure_trust
 from kdkit.core.evaluation.trust.measurements import table_of_scores
@@ -52,6 +52,7 @@ def evaluate_version(
     ancestors: bool = True,
     by: Sequence[str] = (),
     device: str = "cpu",
+    suite: str = "",
     reporter: Reporter | None = None,
 ) -> EvaluationReport:
     """Evaluate a version (by default the current one) on a split.
@@ -64,6 +65,7 @@ def evaluate_version(
         task: by default that of the student's family; where the split has no labels, the family's
             ``task_without_labels``.
         by: columns of the samples, for scores of subgroups.
+        suite: the suite that the project's data is of; its trust is then measured for this evaluation alone.
 
     Raises:
         KdkitError: no such version, task or column, a student that does not give what the task reads, no labeled sample
@@ -86,7 +88,7 @@ def evaluate_version(
     views = [evaluator.teacher(teacher, column) for teacher, column in columns.items()]
     scorer = CachedTask(evaluator, project.state / CACHE) if isinstance(evaluator, FeatureEvaluator) else evaluator.task
     trust = None
-    if teachers and own:
+    if teachers and own and not suite:
         trust = measure_trust(evaluator, store, lock, teachers, advice=advice, reporter=reporter)
     elif teachers:
         rows = evaluator.rows("calibration")
@@ -99,7 +101,7 @@ def evaluate_version(
         views,
         samples,
         trust=trust,
-        settings=evaluator.settings,
+        settings={**evaluator.settings, **({SUITE: suite} if suite else {})},
         subgroups=evaluator.subgroups,
         advice=advice if split != "train" or isinstance(evaluator, FeatureEvaluator) else _no_training_answers,
         reporter=reporter,
@@ -120,7 +122,7 @@ def evaluate_version(
         version=version.name,
         history=history,
         evaluation=evaluation,
-        retention=_retention(registry.guard, evaluation, chain, learned) if len(history) > 1 else None,
+        retention=_retention(registry.guard, evaluation, chain, learned, suite) if len(history) > 1 else None,
         continual=_continual(evaluation, history, learned),
         learned=learned,
         weights={item.name: item.manifest.student_digest for item in chain},
@@ -220,9 +222,9 @@ def _student(
 
 
 def _retention(
-    guard: GuardEntry, evaluation: Evaluation, chain: Sequence[Version], learned: Mapping[str, str]
+    guard: GuardEntry, evaluation: Evaluation, chain: Sequence[Version], learned: Mapping[str, str], suite: str
 ) -> Retention:
-    unseen = sorted(set(chain[-2].lineage.data.known) - set(evaluation.domains))
+    unseen = [] if suite else sorted(set(chain[-2].lineage.data.known) - set(evaluation.domains))
     return measure_retention(
         evaluation,
         evaluation,

@@ -22,6 +22,12 @@ LEFT_OUT = "teachers_left_out"
 ACCURACY = "accuracy"
 HEADLINE = "headline"
 """Key of an evaluation's settings with the metric that stands for the task; without it, :data:`ACCURACY`."""
+SUITE = "suite"
+"""Key of an evaluation's settings with the benchmark suite that its data is of."""
+OTHER_RELEASE = "suite_other_release"
+"""Key of an evaluation's settings with the data sets of a suite whose files are not those of its definition."""
+OVERLAP = "suite_overlap"
+"""Key of an evaluation's settings: data set of a suite -> teacher -> what of it the teacher has seen in training."""
 Role = Literal["student", "teacher", "oracle"]
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from kdkit.core.plugin_system.failures import lacking_requirements, one_line, pl
 from kdkit.core.plugin_system.installed import BUILT_IN, normal
 
 Family = Literal[
-    "loader", "teacher", "student", "aligner", "loss", "rope", "source", "reader", "policy", "task", "recipe"
+    "loader", "teacher", "student", "aligner", "loss", "rope", "source", "reader", "policy", "task", "recipe", "suite"
 ]
 FAMILY_OF: Mapping[type[contracts.Spec], Family] = {
     contracts.LoaderSpec: "loader",
@@ -30,6 +30,7 @@ FAMILY_OF: Mapping[type[contracts.Spec], Family] = {
     contracts.TrustPolicySpec: "policy",
     contracts.TaskSpec: "task",
     contracts.RecipeSpec: "recipe",
+    contracts.SuiteSpec: "suite",
 }
 FAMILIES: tuple[Family, ...] = tuple(FAMILY_OF.values())
 S = TypeVar("S", bound=contracts.Spec)

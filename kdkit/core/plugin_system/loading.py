@@ -33,6 +33,7 @@ HOOKS: Mapping[str, type[contracts.Spec]] = {
     "kdkit_trust_policies": contracts.TrustPolicySpec,
     "kdkit_tasks": contracts.TaskSpec,
     "kdkit_recipes": contracts.RecipeSpec,
+    "kdkit_suites": contracts.SuiteSpec,
 }
 """Hook -> the type of spec that it returns."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")

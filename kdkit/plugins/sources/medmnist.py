@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, Sample, Skipped, Split
+from kdkit.core.contracts import FINDINGS, USUAL_SPLITS, ImageLocation, Sample, Skipped, Split
 from kdkit.plugins.readers.array import DAMAGED, check_images, find_array, read_header
 from kdkit.plugins.sources.fields import fill_caption
 from kdkit.plugins.sources.records import refuse_pointer
@@ -69,7 +69,7 @@ def read_medmnist(
         domain: of all samples; by default the name of the file up to its first ``_``.
         labels: names of the labels 0, 1, ...; known for MedMNIST's own files.
         caption: template of the text. ``{label}`` joins the names of a multi-label image, or is ``no finding``; such
-            samples have no label.
+            samples have findings instead of a label.
         splits: ``train``, ``val`` or ``test`` -> the split; ``val`` becomes calibration.
         id_prefix: prefix of every id, by default the file's name; an id is ``train/17``.
 
@@ -96,15 +96,16 @@ def read_medmnist(
         split = _split(part, splits or {}, location)
         for row in range(stored.shape[0]):
             where = f"{location}[{part} {row}]"
-            label, finding = _named(classes[row], names)
+            label, findings = _named(classes[row], names)
             yield Sample(
                 id=f"{prefix}{part}/{row}",
                 image=ImageLocation("array", file, (array, row), f"{part}{IMAGES} {row}"),
-                text=fill_caption(caption, name, finding, where),
+                text=fill_caption(caption, name, label or ", ".join(findings) or "no finding", where),
                 domain=name,
                 label=label,
                 split=split,
                 origin=where,
+                extra={} if label is not None else {FINDINGS: findings},
             )
 
 
@@ -172,11 +173,11 @@ def _read_labels(stream: IO[bytes], count: int) -> NDArray[Any]:
     return found
 
 
-def _named(classes: NDArray[Any], names: Sequence[str]) -> tuple[str | None, str]:
-    """The label, and what the caption says; several labels are no class."""
+def _named(classes: NDArray[Any], names: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The label, or of a multi-label image its findings."""
     if len(classes) == 1:
-        return names[int(classes[0])], names[int(classes[0])]
-    return None, ", ".join(names[number] for number in np.flatnonzero(classes).tolist()) or "no finding"
+        return names[int(classes[0])], []
+    return None, [names[number] for number in np.flatnonzero(classes).tolist()]
 
 
 def _split(part: str, splits: Mapping[str, str], location: Path) -> Split:

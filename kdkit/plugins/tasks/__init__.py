@@ -1,10 +1,10 @@
-"""Built-in evaluation tasks."""
+"""Built-in evaluation tasks and benchmark suites."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kdkit.core.contracts import TaskSpec
+from kdkit.core.contracts import SuiteSpec, TaskSpec
 from kdkit.core.contracts.hookspecs import hookimpl
 
 BOOTSTRAP = {"resamples": 1000, "seed": 42, "level": 0.95}
@@ -91,5 +91,21 @@ def kdkit_tasks() -> Iterable[TaskSpec]:
             options={"answer": "answer", "strengths": (0.1, 1.0, 10.0, 100.0), **BOOTSTRAP},
             truth="metadata",
             metadata=("question", "answer"),
+        ),
+    ]
+
+
+@hookimpl
+def kdkit_suites() -> Iterable[SuiteSpec]:
+    return [
+        SuiteSpec(
+            name="medmnist",
+            summary="MedMNIST's twelve 2-D sets",
+            resource="kdkit.plugins.tasks.suites:medmnist.yaml",
+        ),
+        SuiteSpec(
+            name="mmkd",
+            summary="59 public data sets over the nine modalities of MMKD-CLIP, and microscopy",
+            resource="kdkit.plugins.tasks.suites:mmkd.yaml",
         ),
     ]

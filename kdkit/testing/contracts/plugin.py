@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.subprocesses import run_python
-from kdkit.core.contracts import FactorySpec, RecipeSpec, Spec, StudentSpec
+from kdkit.core.contracts import FactorySpec, RecipeSpec, Spec, StudentSpec, SuiteSpec
 from kdkit.core.plugin_system.catalogue import Catalogue, Family, PluginRecord, resolve
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.plugin_system.installed import installed, normal
@@ -122,7 +122,7 @@ class PluginContract:
                 except KdkitError as error:
                     raise AssertionError(f"{what}: '{text}' does not resolve: {error.why}") from None
                 assert callable(found), f"{what}: '{text}' is a {type(found).__name__}, which cannot be called"
-            if isinstance(spec, RecipeSpec):
+            if isinstance(spec, RecipeSpec | SuiteSpec):
                 package, _, file = spec.resource.partition(":")
                 there = files(package).joinpath(file).is_file()
                 assert there, f"{what}: there is no file '{spec.resource}'; is it package data?"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kdkit.core.data import load_index
 from kdkit.core.distill.run import Options, distill
@@ -17,6 +18,8 @@ from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.evaluator import TaskChoice
 from kdkit.core.evaluation.features import StoredFeatures
 from kdkit.core.evaluation.report import EvaluationReport, write_report
+from kdkit.core.evaluation.suites.run import SuiteChoice, evaluate_suite
+from kdkit.core.evaluation.trust.measurements import trust_file
 from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing
@@ -302,3 +305,37 @@ def test_a_teacher_without_answers_on_the_split_is_reported_and_not_evaluated(tm
     assert sum("'first'" in text for text in heard.warnings) == 1
     assert report.evaluation.model("first").means == {}
     assert "teacher" not in write_report(reopened(root).reports, report).alt
+
+
+def test_a_suite_is_evaluated_on_what_is_present(two_versions: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {
+        f"{part}_{kind}": rng.integers(0, 255, (count, 28, 28), dtype=np.uint8)
+        if kind == "images"
+        else np.arange(count) % 2
+        for part, count in (("val", 12), ("test", 20))
+        for kind in ("images", "labels")
+    }
+    for name in ("breastmnist", "pneumoniamnist"):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / f"{name}.npz", **arrays)
+    (tmp_path / "busi" / "Dataset_BUSI_with_GT" / "benign (mask)").mkdir(parents=True)
+    picture = tmp_path / "busi" / "Dataset_BUSI_with_GT" / "benign (mask)" / "1.png"
+    Image.fromarray(arrays["val_images"][0]).save(picture)
+    project, said = open_project(two_versions), Warned([])
+    trust = trust_file(project.features).read_bytes()
+    choice = SuiteChoice("mmkd", ("breastmnist", "pneumoniamnist", "busi", "bus-bra"), tmp_path)
+    report = evaluate_suite(project, choice, reporter=said)
+    evaluation = report.evaluation
+    assert set(evaluation.domains) == {"breastmnist", "pneumoniamnist"}
+    assert {m.name: sum(s.count for s in m.domains.values()) for m in evaluation.models} == dict.fromkeys(
+        ("v2", "v1", "radio", "xr", "oracle", "oracle-on-test"), 40
+    )
+    assert evaluation.settings["suite"] == "mmkd"
+    assert evaluation.settings["suite_other_release"] == ["pneumoniamnist", "breastmnist"]
+    assert any("busi" in text and "benign (mask)" in text for text in said.warnings)
+    assert trust_file(project.features).read_bytes() == trust  # the project's own trust is as before
+    assert set(load_index(project).domains) == set(ALL)
+    assert write_report(tmp_path, report).file.name == "evaluation-v2-test-suite-mmkd.json"
+    with raises_error("KD-EVAL-253"):
+        evaluate_suite(project, SuiteChoice("mmkd", ("bus-bra",), tmp_path))

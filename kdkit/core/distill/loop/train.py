@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -59,12 +59,16 @@ def train(
     accelerator: Accelerator,
     checkpoints: Checkpoints,
     reporter: Reporter,
+    on_point: Callable[[Mapping[str, float]], None] | None = None,
 ) -> Progress:
     """Train ``task`` in place, from its newest checkpoint if there is one.
 
     An interrupted run ends with the same weights as an uninterrupted one (bit for bit on a CPU), and any number of
     processes gives the same result up to rounding. The last step writes a checkpoint too: a failure after it costs no
     training.
+
+    Args:
+        on_point: receives each logged point on the main process: ``step``, ``loss`` and its terms.
 
     Raises:
         KdkitError: the loss is not a number (names the terms); no memory is left; the disk has no room for a
@@ -133,6 +137,8 @@ def train(
                 average.update_parameters(task)
             if _is_logged(step, settings.steps):
                 log.append(_log_point(step, parts))
+                if on_point is not None and accelerator.is_main_process:
+                    on_point(log[-1])
                 reporter.progress("distill", step + 1, settings.steps, _format_point(log[-1]))
             if due and accelerator.is_main_process:
                 checkpoints.save(task, optimizer, Progress(step + 1, clock.seconds(), log), average)

@@ -11,6 +11,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.evaluation.page.samples import SampleFacts, look_at_samples
 from kdkit.core.evaluation.report.report import EvaluationReport
+from kdkit.core.evaluation.scores import SUITE
 from kdkit.core.project.lineage import Lineage
 from kdkit.core.project.versions import Version, Versions
 
@@ -94,6 +95,11 @@ def _reports(folder: Path, version: Version, absent: dict[str, str]) -> tuple[Ev
     return tuple(sorted(found, key=_order))
 
 
-def _order(report: EvaluationReport) -> tuple[bool, int, str]:
+def _order(report: EvaluationReport) -> tuple[bool, bool, int, str]:
     splits: Sequence[str] = ("test", "calibration", "train")
-    return not report.own_task, splits.index(report.evaluation.split), str(report.evaluation.settings.get("task", ""))
+    return (
+        SUITE in report.evaluation.settings,
+        not report.own_task,
+        splits.index(report.evaluation.split),
+        str(report.evaluation.settings.get("task", "")),
+    )

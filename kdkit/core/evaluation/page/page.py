@@ -18,6 +18,7 @@ from kdkit.core.evaluation.page.strips import markers
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.report.tables import evaluation_notes, headline
+from kdkit.core.evaluation.scores import SUITE
 
 DETAILS: Sequence[tuple[str, str, Callable[[EvaluationReport], Markup | None]]] = (
     ("reliability", "Reliability", detail_sections.reliability),
@@ -27,9 +28,9 @@ DETAILS: Sequence[tuple[str, str, Callable[[EvaluationReport], Markup | None]]] 
 )
 """Anchor, title and content of what only some evaluations hold."""
 ABSENT = {
-    "reliability": "No stored evaluation holds calibration.",
-    "subgroups": "No stored evaluation holds subgroups.",
-    "confusions": "No stored evaluation holds predicted classes.",
+    "reliability": "No stored evaluation holds calibration: run 'kdkit evaluate' again.",
+    "subgroups": "No stored evaluation holds subgroups: run 'kdkit evaluate --by COLUMN'.",
+    "confusions": "No stored evaluation holds predicted classes: run 'kdkit evaluate' again.",
 }
 
 
@@ -100,7 +101,8 @@ def _sections(facts: PageFacts) -> Iterator[PageSection]:
 def _evaluation(report: EvaluationReport, number: int) -> Iterator[PageSection]:
     evaluation = report.evaluation
     task, suffix = str(evaluation.settings.get("task", "zero-shot")), f"-{number}" if number else ""
-    named = "" if number == 0 else f" ({task}, {evaluation.split} split)"
+    suite = f"suite {evaluation.settings[SUITE]}, " if SUITE in evaluation.settings else ""
+    named = "" if number == 0 else f" ({suite}{task}, {evaluation.split} split)"
     yield PageSection(f"domains{suffix}", f"Models by domain{named}", score_sections.heat_map(report))
     yield PageSection(
         f"against{suffix}", f"Student, teachers and oracle{named}", score_sections.against_teachers(report)

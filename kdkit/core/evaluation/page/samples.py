@@ -20,6 +20,7 @@ from kdkit.core.evaluation.feature_cache import CachedFeatures
 from kdkit.core.evaluation.page.thumbnails import thumbnail
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.retrieval import pair_captions
+from kdkit.core.evaluation.scores import SUITE
 from kdkit.core.evaluation.student_cache import student_cache
 from kdkit.core.evaluation.zero_shot import class_embeddings, class_probabilities
 
@@ -132,7 +133,8 @@ def look_at_samples(
 
 
 def _first(reports: Sequence[EvaluationReport], task: str) -> EvaluationReport | None:
-    return next((r for r in reports if r.evaluation.settings.get("task", "zero-shot") == task), None)
+    own = (report for report in reports if SUITE not in report.evaluation.settings)
+    return next((r for r in own if r.evaluation.settings.get("task", "zero-shot") == task), None)
 
 
 def _why(error: Exception, task: str, version: str) -> str:

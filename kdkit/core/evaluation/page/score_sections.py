@@ -109,7 +109,7 @@ def _marks(
         value = _value(teacher, domain, metric)
         marks.append(Dot(value, *look(position), f"{teacher.name}: {percent(value)} %"))
     score = student.domains[domain]
-    marks.append(Span(*score.intervals[metric], "student"))
+    marks.append(Span(*score.intervals.get(metric, (math.nan, math.nan)), "student"))
     marks.append(
         Dot(score.metrics[metric], "student", "student", f"{student.name}: {percent(score.metrics[metric])} %")
     )
@@ -155,7 +155,7 @@ def _with_small(text: str, small: str, sort_key: float) -> Cell:
 
 def _spread(models: Sequence[ModelScores], metric: str, student: ModelScores) -> list[float]:
     values = [score.metrics.get(metric, math.nan) for model in models for score in model.domains.values()]
-    return values + [bound for score in student.domains.values() for bound in score.intervals[metric]]
+    return values + [bound for score in student.domains.values() for bound in score.intervals.get(metric, ())]
 
 
 def _value(model: ModelScores, domain: str, metric: str) -> float:

@@ -9,7 +9,7 @@ from kdkit.core.base.cells import Shade, shades
 from kdkit.core.base.result import Section, Table
 from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.retention import Retention
-from kdkit.core.evaluation.scores import ACCURACY, LEFT_OUT, Evaluation, ModelScores
+from kdkit.core.evaluation.scores import ACCURACY, LEFT_OUT, OTHER_RELEASE, OVERLAP, SUITE, Evaluation, ModelScores
 from kdkit.core.project.lineage import DomainChange
 
 WIDE = 4
@@ -19,13 +19,18 @@ WIDE = 4
 def evaluation_sections(evaluation: Evaluation) -> list[Section]:
     """Accuracy of every model on every domain, then means of all metrics, then the oracle."""
     return [
-        f"{headline(evaluation)} in %, {evaluation.split} split",
+        f"{headline(evaluation)} in %, {_where(evaluation)}",
         _domains(evaluation),
         f"Mean over domains in %, with {100 * _level(evaluation):g} % intervals",
         _means(evaluation),
         *_figures(evaluation),
         *_oracle_lines(evaluation),
     ]
+
+
+def _where(evaluation: Evaluation) -> str:
+    suite = evaluation.settings.get(SUITE)
+    return f"suite {suite}, {evaluation.split} split" if suite else f"{evaluation.split} split"
 
 
 def retention_sections(retention: Retention) -> list[Section]:
@@ -70,6 +75,10 @@ def evaluation_notes(evaluation: Evaluation) -> list[Section]:
     for signals, names in _left_out(evaluation).items():
         hint = "; 'kdkit trust' shows their probes" if signals == "text" else ""
         notes.append(f"note: not compared, no {signals} features: {', '.join(names)}{hint}")
+    if other := evaluation.settings.get(OTHER_RELEASE):
+        notes.append(f"note: files of another release than that of the suite: {', '.join(other)}")
+    for dataset, teachers in evaluation.settings.get(OVERLAP, {}).items():
+        notes += [f"note: {dataset} is not new to {teacher}: {what}" for teacher, what in teachers.items()]
     if "logit_scale" in evaluation.settings:
         notes.append(f"AUC: macro one-vs-rest, probabilities at logit scale {evaluation.settings['logit_scale']:g}")
     return notes

@@ -12,6 +12,7 @@ from kdkit.core.base.json_record import with_checksum
 from kdkit.core.base.result import Result, Section
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.evaluation.report.report import EvaluationReport
+from kdkit.core.evaluation.scores import SUITE
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,16 @@ class WrittenReport(Result):
 def write_report(reports: Path, report: EvaluationReport) -> WrittenReport:
     """Write ``evaluation-<version>-<split>.json`` and ``.png`` to the project's folder of reports.
 
-    The names end in ``-<task>`` for another task than that of the student's family. An older pair of that name is
-    replaced. On a full or read-only disk the report is returned without files.
+    The names end in ``-<task>`` for another task than that of the student's family, then in ``-suite-<name>`` for a
+    suite. An older pair of that name is replaced. On a full or read-only disk the report is returned without files.
     """
     from kdkit.core.evaluation.report.picture import draw  # imports matplotlib
 
     stem = f"evaluation-{report.version}-{report.evaluation.split}"
     if not report.own_task:
         stem += f"-{report.evaluation.settings['task'].replace(':', '-')}"
+    if suite := report.evaluation.settings.get(SUITE):
+        stem += f"-suite-{suite}"
     picture, file = reports / f"{stem}.png", reports / f"{stem}.json"
     written = WrittenReport(report, file.relative_to(reports.parent), picture.relative_to(reports.parent), "")
     saved = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import Journal
@@ -92,12 +93,24 @@ def extract_calibration(project: Project, index: SampleIndex, *, device: str, re
     Raises:
         KdkitError: as :func:`extract_missing`.
     """
+    _extract_part(project, index, index.select(split="calibration"), "kdkit trust", device, reporter)
+
+
+def extract_held_out(project: Project, index: SampleIndex, *, device: str, reporter: Reporter) -> None:
+    """As :func:`extract_calibration`, of the calibration and test splits: for an evaluation on other data."""
+    rows = np.flatnonzero(index.split_index != SPLITS.index("train"))
+    _extract_part(project, index, rows, "kdkit evaluate", device, reporter)
+
+
+def _extract_part(
+    project: Project, index: SampleIndex, rows: NDArray[np.int64], command: str, device: str, reporter: Reporter
+) -> None:
     keys = {
         name: project.lock.teacher(name).fingerprint
         for name in project.registry.teachers
         if name in project.lock.teachers
     }
-    store, part = FeatureStore(project.features), index.part(index.select(split="calibration"))
+    store, part = FeatureStore(project.features), index.part(rows)
     prompts = project_prompts(project.registry, index)
     missing = find_missing(store, keys, part, prompts, reporter=reporter)
     missing = without_imported(missing, project.lock, part, prompts, reporter, refuse=False)
@@ -106,9 +119,12 @@ def extract_calibration(project: Project, index: SampleIndex, *, device: str, re
         if opened:
             from kdkit.core.features.extract.extraction import extract
 
-            with project.exclusive("kdkit trust"):
-                names = ", ".join(teacher.name for teacher in opened)
-                reporter.say(f"extracting the features of {len(part)} calibration samples: {names}")
+            with project.exclusive(command):
+                names, splits = (
+                    ", ".join(teacher.name for teacher in opened),
+                    " and ".join(np.array(SPLITS)[np.unique(part.split_index)].tolist()),
+                )
+                reporter.say(f"extracting the features of {len(part)} {splits} samples: {names}")
                 live = {name: own or device for name, own in live_devices(project.registry, project.lock).items()}
                 extract(
                     store, opened, part, prompts=prompts, live=live, device=device, reporter=reporter,

@@ -38,6 +38,7 @@ KINDS: Mapping[Family, Kind] = {
     "policy": Kind("a trust policy that weighs by proven skill", ("numpy",)),
     "task": Kind("a task that measures how often an image finds its caption", ("numpy",)),
     "recipe": Kind("a recipe with a strict gate"),
+    "suite": Kind("a benchmark suite of one data set"),
     "loader": Kind("a loader for an architecture of its own", MODEL_REQUIRES, (ENCODER,)),
 }
 """In the order of ``kdkit new-plugin --help``."""

@@ -1,0 +1,1 @@
+"""Benchmark suites: public data sets as data, and their evaluation."""

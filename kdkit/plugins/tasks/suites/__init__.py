@@ -1,0 +1,1 @@
+"""Definitions of the built-in benchmark suites: the YAML files of this folder."""
