@@ -65,6 +65,7 @@ STORY = {
     "Use the student": (
         "evaluate",
         "report",
+        "suites",
         "explain",
         "answer",
         "correct",
