@@ -95,6 +95,7 @@ def measured(name: str, root: Path) -> tuple[float, float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--objects", action="store_true", help="also read the rows one by one, as Sample objects")
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
@@ -116,6 +117,8 @@ def main() -> None:
             "arrays": "open, and all arrays",
             "again": "pyarrow.csv.read_csv, again",
         }.items():
+            if name == "objects" and not options.objects:
+                continue
             which = "pyarrow" if name == "again" else name
             empty = measured(which, small)[2]
             clock, processor, peak = measured(which, large)
