@@ -175,7 +175,7 @@ class Example(LoaderContract):
 
 
 MISTAKES: list[tuple[Callable[..., Any], str, str]] = [
-    (Silent, "test_loads", "Silent is neither a DualEncoder nor a SignalSource"),
+    (Silent, "test_loads", "Silent is no DualEncoder, TextEncoder or SignalSource"),
     (NoIdentity, "test_loads", "expected identity() to name preprocessing and tokenizer, got nothing"),
     (Online, "test_loads", "192.0.2.1"),
     (OtherWidth, "test_shapes_and_dtypes", "'image': expected (4, 32), got (4, 16)"),
