@@ -109,7 +109,8 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
 
 def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estimate:
     """The cost of a plan, from a few steps of a copy of its student."""
-    plan, inventory, on_disk = prepared.plan, prepared.inventory, prepared.student.reading.cache is not None
+    plan, inventory = prepared.plan, prepared.inventory
+    on_disk = prepared.student.reading.cache is not None and plan.augmented < len(plan.samples)
     first = inventory.index.samples[int(plan.samples[0])]
     row_bytes = stored_bytes(cast(Student, prepared.student.student), first) if on_disk else 0
     few = min(TRIAL_STEPS, plan.settings.steps)

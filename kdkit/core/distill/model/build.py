@@ -137,7 +137,7 @@ def build(
     _require_heads_for_tokens(plan.recipe, teachers)
     _warn_of_idle_losses(plan.recipe, catalogue, teachers, reporter)
     stored = None
-    if builder.reading.cache is not None and shown is None:
+    if builder.reading.cache is not None and shown is None and plan.augmented < len(plan.samples):
         stored = store_inputs(builder.state, model, inventory.index, plan.samples, reporter)
     views = None
     if plan.recipe.augment is not None:
