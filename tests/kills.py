@@ -36,8 +36,8 @@ from tests.stock_checks import remembered_stock_checks
 CHANGES = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "os.symlink", "os.truncate", "os.chmod"}
 TIMES = {"created", "seconds", "building_seconds", "locked_at", "checksum"}
 """Keys of JSON files that differ from run to run, and checksums over them."""
-CACHES = {"busy", "digests.arrow"}
-"""Files whose content depends on processes and times of files."""
+CACHES = {"busy", "digests.arrow", "unique.json"}
+"""Files whose content depends on processes and times of files, as that of the index of samples does."""
 SLOW = 5.0
 """Seconds after which a command is timed again."""
 LIMIT = 300
@@ -241,7 +241,7 @@ def tree(folder: Path) -> Tree:
 def _digest(name: str, content: bytes) -> str:
     """Of a file's content without times."""
     suffix = Path(name).suffix
-    if Path(name).name in CACHES:
+    if Path(name).name in CACHES or name.startswith("entry-"):
         return "cache"
     if suffix in (".json", ".lock"):
         content = json.dumps(_timeless(json.loads(content)), sort_keys=True).encode()
