@@ -9,6 +9,6 @@ from benchmarks.fuzz import GENERATORS, from_seeds
 
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_generated_data_is_read_refused_or_counted(kind: str) -> None:
-    found = from_seeds(kind, 25)
+    found = from_seeds(kind, 15)
     assert [outcome for outcome in found if outcome.status in ("lost", "internal")] == []
     assert {outcome.status for outcome in found} >= {"read"}
