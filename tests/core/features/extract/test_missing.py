@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -27,10 +28,10 @@ def test_an_error_of_the_moment_is_tried_again(tmp_path: Path, monkeypatch: pyte
 
     really = Image.open
 
-    def fails(path: Path) -> Image.Image:
+    def fails(path: Path, **options: Any) -> Image.Image:
         if path.name in ("003.png", "007.png"):
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return really(path)
+        return really(path, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", fails)
