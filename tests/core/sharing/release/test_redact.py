@@ -60,6 +60,7 @@ data:
 prompts: {default: ["a {domain} image of {label}."]}
 recipe: ./mine.yaml
 guard: {tolerance: 2}
+inputs: {cache: uint8, threads: 3}
 """
 
 
