@@ -51,7 +51,7 @@ def test_mean_pooling_equals_scikit_learn() -> None:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True), np.array([s.label == "ill" for s in samples[::3]])
 
     (x, y), (rows, truth) = means(train), means(test)
-    fitted = LogisticRegression(C=1.0, max_iter=1000).fit(x, y)
+    fitted = LogisticRegression(C=1.0, max_iter=1000, tol=1e-6).fit(x.astype(np.float64), y)
     odds, chosen = fitted.predict_proba(rows)[:, 1], fitted.predict(rows)
     false, true, _ = roc_curve(truth, odds, drop_intermediate=False)
     expected = {

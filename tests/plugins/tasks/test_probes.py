@@ -37,7 +37,7 @@ def test_the_linear_probe_is_scikit_learns_with_the_penalty_chosen_on_calibratio
     task = LinearProbeTask(training=[*TRAIN, *HELD_OUT], strengths=strengths, **QUICK)
     (score,) = task.evaluate(view, TEST)
     (x, y), (xv, yv), (xt, yt) = (arrays(view, part) for part in (TRAIN, HELD_OUT, TEST))
-    models = [LogisticRegression(C=c, max_iter=1000).fit(x, y) for c in strengths]
+    models = [LogisticRegression(C=c, max_iter=1000, tol=1e-6).fit(x.astype(np.float64), y) for c in strengths]
     best = max(models, key=lambda model: model.score(xv, yv))  # the first of equals: the strongest penalty
     assert score.metrics["accuracy"] == best.score(xt, yt)
     assert 0.4 < score.metrics["accuracy"] < 1
