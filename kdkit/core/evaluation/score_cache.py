@@ -33,7 +33,7 @@ class Fingerprinted(Protocol):
 class CachedTask:
     """A task whose scores are read from ``folder`` where model, samples, options and code are the same.
 
-    Known are the version of kdkit and the source file of the task. People may delete the folder; a damaged file counts
+    Known are the version of kdkit and the source files in the task's folder. People may delete the folder; a damaged file counts
     as absent. Models without a fingerprint are scored each time.
     """
 
@@ -74,9 +74,10 @@ class CachedTask:
 
 
 def _source_digest(task: object) -> str:
-    """Of the module that defines the task, which authors of plugins edit without a new version."""
+    """Of the module that defines the task and those beside it, which authors of plugins edit without a new version."""
     try:
-        return hashlib.sha256(Path(inspect.getfile(type(task))).read_bytes()).hexdigest()
+        files = sorted(Path(inspect.getfile(type(task))).parent.glob("*.py"))
+        return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
     except (OSError, TypeError):
         return ""
 
