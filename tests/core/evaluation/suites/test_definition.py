@@ -60,9 +60,10 @@ def test_medmnist_has_its_twelve_sets_with_their_labels_and_hashes() -> None:
 
 
 def test_every_definition_is_complete(mmkd: Suite) -> None:
-    sources = load_catalogue().names("source")
+    sources, teachers = load_catalogue().names("source"), set(load_catalogue().names("teacher"))
     for name, item in mmkd.datasets.items():
         assert item.data.source in sources
+        assert set(item.overlap) <= teachers, name
         prompts = list(item.prompts().values())
         assert len({tuple(texts) for texts in prompts}) == len(item.classes), name
         assert all(text and "{" not in text for texts in prompts for text in texts)
