@@ -33,8 +33,8 @@ class Fingerprinted(Protocol):
 class CachedTask:
     """A task whose scores are read from ``folder`` where model, samples, options and code are the same.
 
-    Known are the version of kdkit and the source files in the task's folder. People may delete the folder; a damaged file counts
-    as absent. Models without a fingerprint are scored each time.
+    Known are the version of kdkit and the source files in the task's folder. People may delete the folder; a damaged
+    file counts as absent. Models without a fingerprint are scored each time.
     """
 
     def __init__(self, evaluator: FeatureEvaluator, folder: Path) -> None:
