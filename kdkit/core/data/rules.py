@@ -148,7 +148,7 @@ def _unnamed(
     """What is reported of a sample without a domain or label by the rule; each value is a kind of its own."""
     words = f"of '{value}', which {target}_by does not name,"
     if value is None:
-        words = f"whose {rule.of} {target}_by does not match"
+        words = f"whose {rule.of} {target}_by does not match,"
     if (target, words) not in told:
         few = sum(known == target for known, _ in told) < NAMED
         told[target, words] = words if few else f"of other values, which {target}_by does not name,"

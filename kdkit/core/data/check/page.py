@@ -22,7 +22,7 @@ from kdkit.core.data.check.finding import SHOWN, Finding, count_of
 from kdkit.core.data.check.page_elements import STYLE, add, add_bars, add_histogram, add_picture, add_table
 from kdkit.core.data.check.report import DataReport
 
-PICTURES = 8
+PICTURES = 7
 """Samples of a domain that are shown."""
 GROUPS = 12
 """Groups of a finding that are shown, with up to 4 pictures."""

@@ -35,7 +35,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } .soft { col
 .problem { color: var(--problem); font-weight: 600 } ul { padding-left: 1.2em; margin: .3em 0 }
 .sheet { display: flex; flex-wrap: wrap; gap: 10px; margin: .6em 0 }
 .group { display: flex; flex-wrap: wrap; gap: 6px; padding: 6px; border: 1px solid var(--line); border-radius: 6px }
-.group { max-width: 312px; align-content: flex-start } .group > p { flex-basis: 100%; margin: 0; font-size: 12px }
+.group { max-width: 326px; align-content: flex-start } .group > p { flex-basis: 100%; margin: 0; font-size: 12px }
 details { margin: .4em 0 } summary { cursor: pointer; color: var(--soft) }
 figure { margin: 0; width: 150px; background: var(--card); border-radius: 4px; padding: 3px; font-size: 12px }
 figure img { display: block; max-width: 144px; margin: 0 auto } figcaption { unicode-bidi: isolate }
