@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,21 @@ def test_features_equal_stock_transformers(folder: Path) -> None:
     assert load_transformers_text(folder).identity() != ours.identity()  # the context
 
 
-def test_its_only_signal_is_the_text(folder: Path) -> None:
+def test_its_only_signal_is_the_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_transformers_text(folder)
     source = as_signal_source(model)
     assert [(spec.name, spec.shape) for spec in source.signals] == [("text", (model.embed_dim,))]
-    found = probe(source, "bert")
+    computed: list[int] = []
+    with monkeypatch.context() as patch:
+        really = model.encode_text
+
+        def counted(texts: Sequence[str]) -> torch.Tensor:
+            computed.append(len(texts))
+            return really(texts)
+
+        patch.setattr(model, "encode_text", counted)
+        found = probe(source, "bert")
+    assert computed == [1, 1]  # the second, which is timed, does not read the cache
     assert list(found.signals) == ["text"]
     measured = measure(model, source, {"text": model.embed_dim}, found.seconds)
     assert measured.context_length == model.context_length
