@@ -24,6 +24,8 @@ DISTANCE = 24
 """Different bits of 255, at most, of what counts as a copy."""
 SIMILAR = 16
 """Above that, at most, for pictures that are worth a look."""
+TAIL = 2.0
+"""Pairs that are near, relative to those that likeness explains, up to which none counts as a copy."""
 BLOCK = 1 << 21
 """Pairs that are compared at once."""
 Pairs = NDArray[np.int64]
@@ -106,7 +108,8 @@ def _equal_pairs(left: NDArray[Any], right: NDArray[Any]) -> Iterator[tuple[NDAr
 
 def check_near_duplicates(data: Examined, distance: int = DISTANCE) -> Iterator[Finding]:
     """Copies across splits (a problem), and similar pictures across splits (a note); the items are
-    :class:`NearDuplicate`. Images with equal pixels are leaks already; pictures of one gray are left out."""
+    :class:`NearDuplicate`. Images with equal pixels are leaks already; pictures of one gray are left out. In a domain
+    whose pictures are alike anyway (:func:`expected_pairs`), near ones are similar and no copies."""
     if distance < 0:
         yield Finding("near-duplicates", "skipped", "switched off")
         return
@@ -123,12 +126,48 @@ def check_near_duplicates(data: Examined, distance: int = DISTANCE) -> Iterator[
             if digests[a] != digests[b]:
                 key = (int(row_of[a]), int(row_of[b]))
                 found[key] = min(found.get(key, (1 << 16, "")), (int(count), how))
-    copies = {key: value for key, value in found.items() if value[0] <= distance}
-    others = {key: value for key, value in found.items() if value[0] > distance}
+    domains: dict[str, list[int]] = {}
+    for (row, _), (count, _) in found.items():
+        domains.setdefault(data.samples[row].domain, []).append(count)
+    alike = {name: near for name, counts in domains.items() if (near := _alike(np.array(counts), distance))}
+    copies = {
+        key: value for key, value in found.items() if value[0] <= distance and data.samples[key[0]].domain not in alike
+    }
+    others = {key: value for key, value in found.items() if key not in copies}
+    if alike:
+        named = ", ".join(f"{name} ({near} pairs within {distance} bits)" for name, near in sorted(alike.items()))
+        yield Finding(
+            "near-duplicates", "note", f"pictures of different splits are so alike that copies cannot be told: {named}"
+        )
     if copies:
         yield _finding(data, copies, "problem", "near-duplicate", "between splits")
     if others:
         yield _finding(data, others, "note", "similar pair", "of pictures in different splits")
+
+
+def expected_pairs(distances: NDArray[np.int64], limit: int) -> float:
+    """Pairs within ``limit`` that likeness alone explains, from those just above it.
+
+    The two halves of the ring up to ``limit + SIMILAR`` have n and m pairs. Likeness makes ever fewer pairs at smaller
+    distances: with the ratio r = n / m of one half to the next, n (r + r^2 + ...) = n r / (1 - r) lie within. Copies
+    are no tail: with r >= 1 the ring is made of copies too, and nothing is explained.
+
+    Example:
+        >>> expected_pairs(np.array([20] * 7 + [30] * 10 + [40] * 20), 24)
+        10.0
+        >>> expected_pairs(np.array([10, 20, 30]), 24)
+        0.0
+    """
+    inner, outer = (
+        int(((distances > low) & (distances <= low + SIMILAR // 2)).sum()) for low in (limit, limit + SIMILAR // 2)
+    )
+    return inner * (inner / outer) / (1 - inner / outer) if inner < outer else 0.0
+
+
+def _alike(distances: NDArray[np.int64], limit: int) -> int:
+    """The number of pairs within ``limit``, if likeness explains half of them or more; else 0."""
+    near = int((distances <= limit).sum())
+    return near if near <= TAIL * expected_pairs(distances, limit) else 0
 
 
 def _finding(

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy.fft import dctn, idctn
 
 from kdkit.core.data.check import check_data, near_duplicates
+from kdkit.core.data.check.examined import examine
 from kdkit.core.data.check.near_duplicates import MIRRORS, find_near
 from kdkit.core.data.image_facts import LOW, ORDER, SIDE, perceptual_hash
 from tests.core.data.projects import make_project, row
@@ -108,6 +110,39 @@ def test_copies_across_splits_are_a_problem_and_similar_pictures_a_note(tmp_path
     off = check_data(project, near_duplicates=-1)
     assert list(off.not_looked_at) == ["near-duplicates"]
     assert off.to_json()["complete"] is False
+
+
+def hash_with(*words: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    return np.array([*words, *[0] * (16 - len(words))], dtype=np.uint16)
+
+
+def test_pictures_that_are_alike_anyway_are_no_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pairs of one picture with others: few are near, more are less near; in the other domain all are near."""
+    data = tmp_path / "data"
+    data.mkdir()
+    distances = {"alike": [20] * 1 + [28] * 3 + [36] * 6, "copied": [20] * 2 + [28] * 1}
+    rows: list[dict[str, Any]] = []
+    bits: list[np.ndarray[Any, np.dtype[np.uint16]]] = []
+    for domain, others in distances.items():
+        mark = 0 if domain == "alike" else 0xFFFF
+        for distance in (0, *others):
+            number = len(rows)
+            picture(number, size=48).save(data / f"{number}.png")
+            rows.append(row(number, split="test" if distance else "train", domain=domain, image=f"{number}.png"))
+            flipped = np.zeros(256, dtype=bool)
+            flipped[16 + np.random.default_rng(number).choice(64, distance, replace=False)] = True  # the first is equal
+            own = hash_with(*[mark] * 16) if mark else hash_with()
+            bits.append(own ^ np.packbits(flipped, bitorder="little").view("<u2"))
+    project = make_project(tmp_path, rows)
+    monkeypatch.setattr(near_duplicates, "MIRRORS", {"same": MIRRORS["same"]})
+    examined = examine(project)
+    examined.images.facts["hash"][examined.pairs[:, 1]] = [bits[row] for row in examined.pairs[:, 0]]
+    note, problem, similar = near_duplicates.check_near_duplicates(examined)
+    assert (note.level, note.items) == ("note", ())
+    assert "alike (1 pairs within 24 bits)" in note.text
+    assert {one.distance for one in problem.items} == {20}
+    assert {one.ids[0] for one in problem.items} == {"s11"}
+    assert len(similar.items) == 11
 
 
 def test_pairs_of_one_split_are_no_leak(tmp_path: Path) -> None:
