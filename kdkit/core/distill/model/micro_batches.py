@@ -17,8 +17,9 @@ from kdkit.core.base.memory import free_memory
 from kdkit.core.contracts import Reporter, Silent, Student
 from kdkit.core.distill.loop.distributed import get_world_size
 
-PROBE_ROWS = 2
-"""Samples of the forward pass that measures activations."""
+PROBE_ROWS = (1, 3)
+"""Samples of the two forward passes that measure activations: what both keep, such as weights in lower precision, is
+not a sample's."""
 SHARE = 0.5
 """Of the free memory that activations may fill; losses and temporary buffers need the rest."""
 
@@ -74,9 +75,9 @@ class MicroBatches:
     def slices(self, student: nn.Module, inputs: Mapping[str, Tensor]) -> list[slice]:
         """The parts of a batch; the last one may be smaller."""
         total = len(next(iter(inputs.values())))
-        if self._size == "auto":
+        if self._size == "auto" and total > PROBE_ROWS[1]:
             self._size = self._measure(student, inputs, total)
-        size = self._size or total
+        size = self._size if isinstance(self._size, int) else total
         return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
     def _measure(self, student: nn.Module, inputs: Mapping[str, Tensor], total: int) -> int:
@@ -84,7 +85,8 @@ class MicroBatches:
         device = next(student.parameters()).device
         states = 3 * sum(p.nbytes for p in student.parameters() if p.requires_grad)  # gradient, and two of AdamW
         free = max(0.0, free_memory(device) - states)
-        each = activation_bytes(student, {name: x[:PROBE_ROWS] for name, x in inputs.items()}) / PROBE_ROWS
+        few, more = (activation_bytes(student, {name: x[:rows] for name, x in inputs.items()}) for rows in PROBE_ROWS)
+        each = (more - few) / (PROBE_ROWS[1] - PROBE_ROWS[0])
         size = torch.tensor(min(total, max(1, int(SHARE * free / max(each, 1)))), device=device)
         if get_world_size() > 1:
             dist.all_reduce(size, op=dist.ReduceOp.MIN)

@@ -197,10 +197,15 @@ def test_batch_normalization_is_refused_unless_it_is_frozen() -> None:
     require_separable(student)
 
 
+def bytes_of_a_sample(student: nn.Module, inputs: dict[str, Tensor]) -> float:
+    half = {name: x[:4] for name, x in inputs.items()}
+    return (activation_bytes(student, inputs) - activation_bytes(student, half)) / 4
+
+
 @pytest.mark.parametrize(("samples", "size"), [(2.5, 2), (0.0, 1), (1000.0, 8)])
 def test_auto_fills_half_of_the_free_memory(samples: float, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     student, inputs = ToyEncoder(width=6), cast(dict[str, Tensor], make_batch()["inputs"])
-    each = activation_bytes(student, {name: x[:2] for name, x in inputs.items()}) / 2
+    each = bytes_of_a_sample(student, inputs)
     states = 3 * sum(p.nbytes for p in student.parameters())
     monkeypatch.setattr(micro_batches, "free_memory", lambda _: states + 2 * samples * each)
     said = Said()
@@ -208,3 +213,14 @@ def test_auto_fills_half_of_the_free_memory(samples: float, size: int, monkeypat
     assert slices[0].stop == size
     assert slices[-1].stop == len(inputs["pixels"]) == 8
     assert bool(said.lines) == (size < 8)
+
+
+def test_weights_in_lower_precision_are_no_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    student = ToyEncoder(width=6, hidden=4096)
+    inputs = {"pixels": torch.rand(8, 3, SIDE, SIDE), "letters": torch.rand(8, LETTERS)}
+    states = 3 * sum(p.nbytes for p in student.parameters())
+    each = bytes_of_a_sample(student, inputs)
+    monkeypatch.setattr(micro_batches, "free_memory", lambda _: states + 2 * 4.5 * each)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert MicroBatches("auto").slices(student, inputs)[0].stop >= 4, "half of the bytes, so not fewer samples"
