@@ -35,7 +35,8 @@ def refuse_duplicates(entries: Sequence[MayBeKept], samples: SampleTable) -> Non
     """
     listings = [entry.kept.listing for entry in entries if entry.kept]
     folder = next((entry.kept.path.parent for entry in entries if entry.kept), None)
-    if folder is not None and len(listings) == len(entries) and set(listings) <= _checked(folder):
+    different = len(listings) == len(entries) == len(set(listings))  # two entries may share a listing
+    if folder is not None and different and set(listings) <= _checked(folder):
         return
     ids = samples.column("id")
     if pc.count_distinct(ids).as_py() < len(ids):

@@ -33,7 +33,8 @@ RECOGNIZERS = {
 """Source -> the module of :mod:`kdkit.plugins.sources.recognize` that recognizes its data."""
 INPUTS = {
     **dict.fromkeys(("csv", "jsonl", "coco-captions", "med-grit", "vqa-rad", "llava-med-qa"), "the_file"),
-    **dict.fromkeys(("parquet", "webdataset", "medmnist", "dicom"), "all_files"),
+    **dict.fromkeys(("parquet", "webdataset", "medmnist"), "all_files"),
+    "dicom": "dicom_files",
     "folder": "all_folders",
     "sharegpt": "sharegpt_files",
     "slake": "slake_files",

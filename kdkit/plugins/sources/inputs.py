@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ def all_folders(location: Path, **_: Any) -> Iterator[Path]:
 def all_files(location: Path, **_: Any) -> Iterator[Path]:
     """A file, or a folder with all folders and files below."""
     yield from _walk(location, files=True)
+
+
+def dicom_files(location: Path, **_: Any) -> Iterator[Path]:
+    """All files, and the folders of installed packages: a new decoder reads files that were skipped without it."""
+    yield from _walk(location, files=True)
+    yield from (Path(folder) for folder in sys.path if folder.endswith(("site-packages", "dist-packages")))
 
 
 def slake_files(location: Path, **_: Any) -> Iterator[Path]:

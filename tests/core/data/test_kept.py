@@ -178,6 +178,15 @@ def test_the_frame_belongs_to_the_content(tmp_path: Path, reads: list[Path]) -> 
     assert len(reads) == 1
 
 
+@pytest.mark.usefixtures("reads")
+def test_entries_that_share_a_listing_have_the_same_ids(tmp_path: Path) -> None:
+    entry: dict[str, Any] = {"source": "jsonl", "path": "data/samples.jsonl"}
+    load(make_project(tmp_path, [row(i) for i in range(3)]))
+    write_registry(tmp_path, [entry, {**entry, "options": {"verify": "none"}}])
+    with raises_error("KD-DATA-009"):
+        load(Project(tmp_path))
+
+
 def test_data_that_change_while_they_are_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project, rows, times = make_project(tmp_path, [row(i) for i in range(3)]), JsonlManifest.rows, 1
 

@@ -11,7 +11,7 @@ import pytest
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation, Sample, Skipped
-from kdkit.core.data import load_index
+from kdkit.core.data import load_index, stamps
 from kdkit.core.data.check import check_data
 from kdkit.core.data.images import open_image
 from kdkit.core.data.locations import read_content
@@ -191,6 +191,22 @@ def test_pixels_in_a_syntax_without_a_decoder(tmp_path: Path, monkeypatch: pytes
         read("dicom", tmp_path, **options)
     monkeypatch.undo()
     assert len(read("dicom", tmp_path, **options)) == 2
+
+
+def test_a_decoder_that_is_installed_later_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages, lacking = tmp_path / "site-packages", ["", "pip install pylibjpeg"]
+    packages.mkdir()
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setattr(stamps, "RECENT_NS", -(10**15))
+    for name in ("a", "b"):
+        write_dicom(tmp_path / "data" / f"{name}.dcm", GRAY)
+    write_registry(tmp_path, [{"source": "dicom", "path": "data", "options": {"split": "train"}}])
+    with monkeypatch.context() as patch:
+        patch.setattr(dicom_index, "lacking_decoder", lambda _: lacking.pop(0))
+        assert len(load_index(Project(tmp_path))) == 1
+    assert len(load_index(Project(tmp_path))) == 1  # kept
+    (packages / "pylibjpeg").mkdir()
+    assert len(load_index(Project(tmp_path))) == 2
 
 
 def test_one_uid_for_two_pictures_is_a_problem_and_a_copy_is_not(tmp_path: Path) -> None:
