@@ -92,6 +92,7 @@ def fetch_data(state: Path, url: str, ending: str, reporter: Reporter, limit: in
         return Path(unquote(urlsplit(url).path))
     name = f"{without_query(url).rpartition('/')[2] or 'data'}"[:40].translate(str.maketrans("{}", "__"))
     folder = state / FOLDER / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    _refuse_links(folder, folder, _beside(folder, LOCK))
     folder.mkdir(parents=True, exist_ok=True)
     storage, known = open_files(url), _read_record(folder)
     with file_lock(_beside(folder, LOCK)) as mine:
@@ -156,12 +157,13 @@ def _update(
     if gone:
         reporter.warn(f"{without_query(url)}: {len(gone)} files are gone, such as {gone[0]}")
     reporter.say(f"fetching {len(todo)} of {len(files)} files, {format_size(missing)}, from {without_query(url)}")
+    _refuse_links(folder, *(folder / name for name in gone))
     for name in gone:
         (folder / name).unlink(missing_ok=True)
         known.pop(name)
     done = 0
     for file in todo:
-        _fetch(storage, file, folder / file.name)
+        _fetch(storage, file, folder)
         known[file.name] = file.stamp
         write_atomically(_beside(folder, RECORD), json.dumps(known).encode())
         done += file.size
@@ -189,11 +191,12 @@ def _require_space(folder: Path, url: str, total: int, missing: int, limit: int)
         )
 
 
-def _fetch(storage: Files, file: RemoteFile, path: Path) -> None:
-    """Fetch one file, from where an earlier attempt stopped if it has not changed since."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _fetch(storage: Files, file: RemoteFile, folder: Path) -> None:
+    """Fetch one file into ``folder``, from where an earlier attempt stopped if it has not changed since."""
+    path = folder / file.name
     part, mark = path.with_name(path.name + PART), path.with_name(path.name + PART + ".stamp")
-    _refuse_links(path, part)
+    _refuse_links(folder, part)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not mark.is_file() or mark.read_text(encoding="utf-8") != file.stamp:
         part.unlink(missing_ok=True)
         write_atomically(mark, file.stamp.encode())
@@ -227,12 +230,18 @@ def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(folder.name + ending)
 
 
-def _refuse_links(path: Path, part: Path) -> None:
-    """Raise KdkitError if writing would follow a link below :data:`FOLDER`: a project of others may bring one."""
-    below = takewhile(lambda parent: parent.name != FOLDER, path.parents)
-    if link := next((one for one in (part, *below) if one.is_symlink()), None):
-        fix = "remove the link"
-        raise KdkitError("KD-DATA-151", "fetched files would leave the project", where=str(link), fix=fix)
+def _refuse_links(folder: Path, *paths: Path) -> None:
+    """Raise KdkitError if a path, or a folder that it is in, is a link: a project of others may bring one.
+
+    Args:
+        folder: that of a URL; folders above it are not looked at.
+        paths: the folder, and files in it or beside it.
+    """
+    for path in paths:
+        below = takewhile(lambda parent: parent != folder.parent, path.parents) if path != folder else ()
+        if link := next((one for one in (path, *below) if one.is_symlink()), None):
+            fix = "remove the link"
+            raise KdkitError("KD-DATA-151", "fetched files would leave the project", where=str(link), fix=fix)
 
 
 def _is_whole(path: Path, file: RemoteFile) -> bool:

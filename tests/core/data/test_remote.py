@@ -177,7 +177,7 @@ def test_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
     system = fsspec.filesystem("memory")
     system.pipe("/a.tar", CONTENT)
     with raises_error("KD-DATA-228"):
-        remote._fetch(remote_files.FsspecFiles(system, "memory"), file, tmp_path / "a.tar")
+        remote._fetch(remote_files.FsspecFiles(system, "memory"), file, tmp_path)
     system.rm("/a.tar")
     assert list(tmp_path.glob("a.tar*")) == [tmp_path / "a.tar.part.stamp"]
 
@@ -276,3 +276,21 @@ def test_a_project_of_others_writes_and_removes_nothing_outside(tmp_path: Path, 
                 fetch_data(state, url, ".tar", Silent())
     assert victim.read_text(encoding="utf-8") == "mine"
     assert list(victim.parent.iterdir()) == [victim]
+
+
+@pytest.mark.parametrize("link", ["", "remote", "deep/remote"])
+def test_a_project_of_others_deletes_nothing_through_a_link(tmp_path: Path, link: str) -> None:
+    """Its record names a file outside as one that is gone, and the folder of the URL, or one in it, is a link."""
+    home, state = tmp_path / "home", tmp_path / "project/.kdkit"
+    home.mkdir()
+    (home / "thesis.tex").write_text("mine", encoding="utf-8")
+    with served({"/a.tar": CONTENT}) as (address, _):
+        url = f"{address}/a.tar"
+        folder = state / FOLDER / f"a.tar-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        (folder / link).parent.mkdir(parents=True)
+        (folder / link).symlink_to(home)
+        record = {f"{link}/thesis.tex".lstrip("/"): "x"}
+        folder.with_name(folder.name + remote.RECORD).write_text(json.dumps(record), encoding="utf-8")
+        with raises_error("KD-DATA-151"):
+            fetch_data(state, url, ".tar", Silent())
+    assert [path.name for path in home.iterdir()] == ["thesis.tex"]
