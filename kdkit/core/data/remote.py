@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from itertools import takewhile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -46,6 +47,8 @@ RECORD, LOCK = ".files.json", ".lock"
 PART = ".part"
 WAITS = (1.0, 4.0, 15.0)
 """Seconds before the next attempt; an attempt that got bytes starts the count again."""
+POLL = 0.5
+"""Seconds between two looks at the lock of another command."""
 DEFAULT_LIMIT = 100
 """GiB of an entry's files."""
 
@@ -94,22 +97,30 @@ def fetch_data(state: Path, url: str, ending: str, reporter: Reporter, limit: in
     folder = state / FOLDER / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     _refuse_links(folder, folder, _beside(folder, LOCK))
     folder.mkdir(parents=True, exist_ok=True)
-    storage, known = open_files(url), _read_record(folder)
-    with file_lock(_beside(folder, LOCK)) as mine:
-        if mine is False:
-            fix = "wait until the other command has ended"
-            raise KdkitError("KD-SRC-220", "another command fetches this data", where=without_query(url), fix=fix)
-        files = _find(storage, url, ending, folder, known, reporter)
-        if files is not None:
-            _update(storage, files, folder, known, url, limit, reporter)
+    storage = open_files(url)
+    files = _find(storage, url, ending, folder, reporter)
+    if files is not None and any(_differences(files, folder, _read_record(folder))):
+        with _alone(folder, url, reporter):
+            _update(storage, files, folder, url, limit, reporter)
     names = sorted(_read_record(folder))
     single = len(names) == 1 and without_query(url).endswith("/" + names[0])
     return folder / names[0] if single else folder
 
 
-def _find(
-    storage: Files, url: str, ending: str, folder: Path, known: dict[str, Any], reporter: Reporter
-) -> list[RemoteFile] | None:
+@contextmanager
+def _alone(folder: Path, url: str, reporter: Reporter) -> Iterator[None]:
+    """Wait until no other command fetches into the folder; none begins until the block ends."""
+    for attempt in count():
+        with file_lock(_beside(folder, LOCK)) as mine:
+            if mine is not False:
+                yield
+                return
+        if attempt == 0:
+            reporter.say(f"waiting for another command, which fetches {without_query(url)}")
+        time.sleep(POLL)
+
+
+def _find(storage: Files, url: str, ending: str, folder: Path, reporter: Reporter) -> list[RemoteFile] | None:
     """What the storage has; None if it does not answer and all files of the last time are here."""
     for wait in (*WAITS, None):
         try:
@@ -118,7 +129,7 @@ def _find(
         except Unavailable as error:
             if wait is not None:
                 time.sleep(wait)
-            elif known and all((folder / name).is_file() for name in known):
+            elif (known := _read_record(folder)) and all((folder / name).is_file() for name in known):
                 reporter.warn(f"{without_query(url)} does not answer ({error}): the files fetched before are used")
                 return None
             else:
@@ -135,18 +146,20 @@ def _find(
     return files
 
 
-def _update(
-    storage: Files,
-    files: Sequence[RemoteFile],
-    folder: Path,
-    known: dict[str, Any],
-    url: str,
-    limit: int,
-    reporter: Reporter,
-) -> None:
-    """Make the folder hold exactly ``files``."""
+def _differences(
+    files: Sequence[RemoteFile], folder: Path, known: Mapping[str, Any]
+) -> tuple[list[RemoteFile], list[str]]:
+    """Files that are to be fetched, and names of those to delete."""
     todo = [file for file in files if known.get(file.name) != file.stamp or not _is_whole(folder / file.name, file)]
-    gone = [name for name in known if name not in {file.name for file in files}]
+    return todo, sorted(set(known) - {file.name for file in files})
+
+
+def _update(
+    storage: Files, files: Sequence[RemoteFile], folder: Path, url: str, limit: int, reporter: Reporter
+) -> None:  # fmt: skip
+    """Make the folder hold exactly ``files``. Only one command may do so at a time."""
+    known = _read_record(folder)  # another command may have fetched files while this one waited
+    todo, gone = _differences(files, folder, known)
     if not todo and not gone:
         return
     total = sum(file.size for file in files)

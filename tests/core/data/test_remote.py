@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,6 +17,7 @@ import fsspec
 import numpy as np
 import pytest
 
+from kdkit.core.base.locks import file_lock
 from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index, remote, remote_files
 from kdkit.core.data.images import open_image
@@ -294,3 +297,23 @@ def test_a_project_of_others_deletes_nothing_through_a_link(tmp_path: Path, link
         with raises_error("KD-DATA-151"):
             fetch_data(state, url, ".tar", Silent())
     assert [path.name for path in home.iterdir()] == ["thesis.tex"]
+
+
+def test_commands_at_once_fetch_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits for the first, and then finds everything here; a third needs no lock."""
+    monkeypatch.setattr(remote, "POLL", 0.01)
+    with served({"/a.tar": CONTENT, "/b.tar": CONTENT[:50]}) as (address, server), ThreadPoolExecutor() as pool:
+        url = f"{address}/{{a,b}}.tar"
+        folder = tmp_path / FOLDER / f"_a,b_.tar-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        folder.mkdir(parents=True)
+        waiting = [Recorder(), Recorder()]
+        with file_lock(folder.with_name(folder.name + remote.LOCK)):
+            found = [pool.submit(fetch, tmp_path, url, reporter) for reporter in waiting]
+            until = time.monotonic() + 10
+            while not all(reporter.said for reporter in waiting) and time.monotonic() < until:
+                time.sleep(0.01)
+        assert [future.result(timeout=30) for future in found] == [folder, folder]
+        assert [command for command, _ in server.requests].count("GET") == 2
+        assert sorted(len(reporter.said) for reporter in waiting) == [1, 2]  # one fetched after its wait
+        with file_lock(folder.with_name(folder.name + remote.LOCK)):
+            assert pool.submit(fetch, tmp_path, url).result(timeout=30) == folder
