@@ -83,8 +83,9 @@ def find_near(
         for left, right in _equal_pairs(hashes[:, word], hashes[:, word] ^ mask[word]):
             keep = (left < right) & (kinds[left] != kinds[right])
             left, right = left[keep], right[keep]
-            distance = _ONES[hashes[left] ^ hashes[right] ^ mask].sum(axis=1, dtype=np.int64)
-            near = distance <= limit
+            differs = hashes[left] ^ hashes[right] ^ mask
+            distance = _ONES[differs].sum(axis=1, dtype=np.int64)
+            near = (distance <= limit) & differs[:, :word].all(axis=1)  # each pair at its first equal word
             found.append(np.stack([left[near], right[near], distance[near]], axis=1))
     unique = np.unique(np.concatenate(found), axis=0)
     return unique[:, :2], unique[:, 2]
@@ -117,12 +118,13 @@ def check_near_duplicates(data: Examined, distance: int = DISTANCE) -> Iterator[
     rows, places = pairs[:, 0], pairs[:, 1]
     shown = facts["contrast"][places] >= FLAT
     rows, places = rows[shown], places[shown]
-    chosen, members = np.unique(np.stack([places, data.split[rows]], axis=1), axis=0, return_index=True)
-    digests, hashes = facts["digest"][chosen[:, 0]], facts["hash"][chosen[:, 0]]
-    row_of = rows[members]
+    kinds = np.stack([facts["digest"][places], data.split[rows].astype(np.uint64)], axis=1)
+    members = np.sort(np.unique(kinds, axis=0, return_index=True)[1])  # a picture once per split, however often used
+    digests, hashes, row_of = kinds[members, 0], facts["hash"][places[members]], rows[members]
+    splits = data.split[row_of]
     found: dict[tuple[int, int], tuple[int, str]] = {}
     for how, mask in MIRRORS.items():
-        for (a, b), count in zip(*find_near(hashes, chosen[:, 1], mask, distance + SIMILAR), strict=True):
+        for (a, b), count in zip(*find_near(hashes, splits, mask, distance + SIMILAR), strict=True):
             if digests[a] != digests[b]:
                 key = (int(row_of[a]), int(row_of[b]))
                 found[key] = min(found.get(key, (1 << 16, "")), (int(count), how))

@@ -145,6 +145,25 @@ def test_pictures_that_are_alike_anyway_are_no_copies(tmp_path: Path, monkeypatc
     assert len(similar.items) == 11
 
 
+def test_a_picture_that_many_samples_share_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, seen, find = tmp_path / "data", list[int](), near_duplicates.find_near
+    data.mkdir()
+    rows = [row(i, split=("train", "test")[i % 2], image=f"{i}.bmp") for i in range(12)]
+    for one in rows[:10]:
+        picture(0, size=48).save(data / one["image"])
+    for one in rows[10:]:
+        jpeg(picture(0, size=48)).save(data / one["image"])
+
+    def counted(hashes: Any, *options: Any) -> Any:
+        seen.append(len(hashes))
+        return find(hashes, *options)
+
+    monkeypatch.setattr(near_duplicates, "find_near", counted)
+    report = check_data(make_project(tmp_path, rows))
+    assert set(seen) == {4}  # two pictures in two splits
+    assert {one.ids for one in report.items("near-duplicates", "problem")} == {("s0", "s11"), ("s1", "s10")}
+
+
 def test_pairs_of_one_split_are_no_leak(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
