@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.templates import fill
 from kdkit.core.contracts import Sample, Skipped
 from kdkit.core.data.locations import file_of
 from kdkit.core.project.registry.schema import Part
@@ -162,8 +163,8 @@ def _fill(template: str, sample: Sample) -> str:
     if sample.label is not None:
         fields["label"] = sample.label.replace("_", " ")
     try:
-        return template.format(**fields)
-    except (KeyError, IndexError, ValueError) as error:
+        return fill(template, fields)
+    except (KeyError, ValueError) as error:
         raise KdkitError(
             "KD-DATA-204",
             f"the template '{template}' of text_by cannot be filled in",

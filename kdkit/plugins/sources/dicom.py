@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.templates import fill
 from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, Sample, Skipped, Split
 from kdkit.plugins.readers.windows import FILE, Window, read_window
 from kdkit.plugins.sources.dicom_index import Header, HeaderCache, is_dicom
-from kdkit.plugins.sources.fields import EXAMPLE, fill, parse_split, read_fractions, stable_split
+from kdkit.plugins.sources.fields import EXAMPLE, parse_split, read_fractions, stable_split
 from kdkit.plugins.sources.tree import walk_files
 
 MODALITIES: Mapping[str, str] = {

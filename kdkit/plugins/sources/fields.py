@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from hashlib import blake2b
-from string import Formatter
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.base.templates import fill
 from kdkit.core.contracts import SPLITS, Split
 
 Fractions = Mapping[Split, float]
@@ -33,21 +33,6 @@ def fill_caption(template: str, domain: str, label: str | None, where: str) -> s
             why=f"no {error} here" if isinstance(error, KeyError) else str(error),
             fix="a template may use {domain}, and {label} if every sample has a label",
         ) from error
-
-
-def fill(template: str, fields: Mapping[str, str]) -> str:
-    """``template`` with ``{name}`` filled in; a template of another project may neither pad nor look into values.
-
-    Raises:
-        KeyError: an unknown name.
-        ValueError: braces that do not match, or more than a name in them.
-    """
-    parts = []
-    for text, name, form, conversion in Formatter().parse(template):
-        if form or conversion:
-            raise ValueError(f"'{name}' is followed by a format")
-        parts += [text, "" if name is None else fields[name]]
-    return "".join(parts)
 
 
 def parse_split(name: str, where: str, fix: str = "") -> Split:

@@ -117,7 +117,7 @@ def test_a_map_that_cannot_be_read_is_an_error(tmp_path: Path, name: str, conten
         ({"domain_by": {"of": "id", "patern": "x"}}, "KD-DATA-201"),
         ({"label_by": {"of": "id", "map": {"a": ""}}}, "KD-DATA-201"),
         ({"label_by": {"of": "id", "pattern": "("}}, "KD-DATA-202"),
-        ({"text_by": "a {color}"}, "KD-DATA-204"),
+        *(({"text_by": text}, "KD-DATA-204") for text in ("{color}", "{label:>300000}", "{domain.x}", "{domain", "{}")),
         ({"domain_by": "id"}, "KD-DATA-012"),
     ],
 )

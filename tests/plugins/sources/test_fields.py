@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kdkit.core.contracts import Split
-from kdkit.plugins.sources.fields import fill, stable_split
+from kdkit.plugins.sources.fields import stable_split
 
 
 def test_splits_by_hash_have_the_given_sizes_and_never_change() -> None:
@@ -35,16 +34,6 @@ PINNED: dict[str, Split] = {
 @given(st.text(), st.sampled_from(["train", "calibration", "test"]))
 def test_a_fraction_of_one_takes_all(key: str, split: Split) -> None:
     assert stable_split(key, {"train": 0.0, "calibration": 0.0, "test": 0.0, split: 1.0}) == split
-
-
-def test_templates_take_names_alone() -> None:
-    assert fill("a {domain} of {{x}}", {"domain": "c{t}"}) == "a c{t} of {x}"
-    for template in ("{domain:>999999999}", "{domain!r}"):
-        with pytest.raises(ValueError, match="format"):
-            fill(template, {"domain": "ct"})
-    for template in ("{domain.__class__}", "{domain[0]}", "{}", "{x}"):
-        with pytest.raises(KeyError):
-            fill(template, {"domain": "ct"})
 
 
 def test_half_a_surrogate_pair_is_left_to_the_check_of_samples() -> None:
