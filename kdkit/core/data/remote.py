@@ -32,6 +32,7 @@ from kdkit.core.data.remote_files import (
     is_name,
     is_url,
     mismatch,
+    no_file,
     open_files,
     require_names,
     without_query,
@@ -135,13 +136,7 @@ def _find(storage: Files, url: str, ending: str, folder: Path, reporter: Reporte
             else:
                 raise _no_answer(url, str(error)) from None
     if not files:
-        raise KdkitError(
-            "KD-DATA-225",
-            f"no {ending} file behind this URL",
-            where=without_query(url),
-            fix="check the address; web servers list no folders, so name their files: https://host/{000..099}.tar",
-            code=ExitCode.MISSING,
-        )
+        raise no_file(url, ending)
     require_names(files)
     return files
 

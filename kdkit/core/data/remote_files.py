@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("https", "s3", "gs", "hf", "file", "memory")
 """``file`` needs no fetching; ``memory`` is fsspec's, for tests."""
 EXTRA = {"s3": "s3fs", "gs": "gcsfs"}
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BLOCK = 8 << 20
 TIMEOUT = 30.0
 """Seconds without data from the server."""
@@ -32,6 +33,8 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
 MAX_FILES = 100_000
+AT_ONCE = 8
+"""Requests for the sizes of files of a web server."""
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -66,7 +69,7 @@ class Files(Protocol):
 
         Raises:
             Unavailable: later perhaps.
-            KdkitError: never.
+            KdkitError: the storage refuses the URL; a web server is asked for a file without the ending.
         """
 
     def read(self, file: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
@@ -111,7 +114,7 @@ def open_files(url: str) -> Files:
     """
     protocol = urlsplit(url).scheme
     if protocol in ("http", "https"):
-        return HttpFiles()
+        return HttpFiles(url)
     try:
         import fsspec
 
@@ -153,17 +156,32 @@ def _choices(part: str) -> list[str]:
 
 
 class HttpFiles:
-    """Files of web servers, which list nothing: braces name several."""
+    """Files of web servers, which list nothing: braces name several.
 
-    def __init__(self) -> None:
+    Redirects are followed, each only after a check of its address: to ``https``, or from loopback to loopback.
+    """
+
+    def __init__(self, url: str) -> None:
         import httpx2  # takes time, and few projects need it
 
-        self._client = httpx2.Client(timeout=TIMEOUT, follow_redirects=True)
+        self._url, self._local = url, _is_loopback(url)
+        hooks = {"request": [self._check]}
+        self._client = httpx2.Client(timeout=TIMEOUT, follow_redirects=True, event_hooks=hooks)
+
+    def _check(self, request: httpx2.Request) -> None:
+        """Before each request, also those of redirects."""
+        local = _is_loopback(str(request.url))
+        if local and not self._local:
+            raise _refused(self._url, "the server sends kdkit to an address of this machine")
+        if request.url.scheme != "https" and not local:
+            raise _refused(self._url, "the server sends kdkit to an address without https")
 
     def find(self, url: str, ending: str) -> list[RemoteFile]:
-        del ending
-        found = [self._head(one) for one in expand(url)]
-        return [file for file in found if file is not None]
+        urls = expand(url)
+        if odd := next((one for one in urls if not one.lower().endswith(ending)), None):
+            raise no_file(odd, ending)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return [file for file in pool.map(self._head, urls) if file is not None]
 
     def _head(self, url: str) -> RemoteFile | None:
         with self._answer("HEAD", url) as answer:
@@ -204,9 +222,6 @@ class _Answer:
             answer = self._stream.__enter__()
         except HTTPError as error:
             raise Unavailable(_named(error)) from None
-        if answer.url.scheme != "https" and not _is_loopback(str(answer.url)):
-            self._stream.__exit__(None, None, None)
-            raise _refused(self._url, "the server sends kdkit to an address without https")
         if answer.status_code in BUSY:
             self._stream.__exit__(None, None, None)
             raise Unavailable(f"status {answer.status_code}")
@@ -273,7 +288,7 @@ class FsspecFiles:
 
 
 def _is_loopback(url: str) -> bool:
-    return urlsplit(url).netloc.rpartition(":")[0] in LOOPBACK or urlsplit(url).netloc in LOOPBACK
+    return urlsplit(url).hostname in LOOPBACK
 
 
 def _named(error: BaseException) -> str:
@@ -288,6 +303,17 @@ def _refused(url: str, why: str) -> KdkitError:
         where=without_query(url),
         why=why,
         fix="check the address and your credentials, which the environment holds",
+        code=ExitCode.MISSING,
+    )
+
+
+def no_file(url: str, ending: str) -> KdkitError:
+    """The error for a URL without a file of its source."""
+    return KdkitError(
+        "KD-DATA-225",
+        f"no {ending} file behind this URL",
+        where=without_query(url),
+        fix="check the address; web servers list no folders, so name their files: https://host/{000..099}" + ending,
         code=ExitCode.MISSING,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
+import httpx2
 import numpy as np
 import pytest
 
@@ -317,3 +319,63 @@ def test_commands_at_once_fetch_each_file_once(tmp_path: Path, monkeypatch: pyte
         assert sorted(len(reporter.said) for reporter in waiting) == [1, 2]  # one fetched after its wait
         with file_lock(folder.with_name(folder.name + remote.LOCK)):
             assert pool.submit(fetch, tmp_path, url).result(timeout=30) == folder
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "follows"),
+    [
+        ("https://data.example/a.tar", "https://store.example/b", True),
+        ("https://data.example/a.tar", "http://169.254.169.254/latest", False),
+        ("https://data.example/a.tar", "http://localhost:80@evil.example/b", False),
+        ("https://data.example/a.tar", "https://localhost/b", False),
+        ("https://data.example/a.tar", "http://127.0.0.1:8888/b", False),
+        ("http://127.0.0.1:8000/a.tar", "http://localhost:8888/b", True),
+        ("http://127.0.0.1:8000/a.tar", "http://169.254.169.254/latest", False),
+        ("http://127.0.0.1:8000/a.tar", "http://localhost:80@evil.example/b", False),
+    ],
+)
+def test_redirects_are_checked_before_they_are_followed(url: str, target: str, follows: bool) -> None:
+    """A refused address gets no request; only loopback leads to loopback."""
+    asked = list[str]()
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(str(request.url))
+        moved = len(asked) == 1
+        return httpx2.Response(
+            302 if moved else 200, headers={"Location": target} if moved else {"Content-Length": "5"}
+        )
+
+    files = remote_files.HttpFiles(url)
+    transport, hooks = httpx2.MockTransport(answer), files._client.event_hooks
+    files._client = httpx2.Client(transport=transport, follow_redirects=True, event_hooks=hooks)
+    if follows:
+        assert [(file.name, file.size) for file in files.find(url, ".tar")] == [("a.tar", 5)]
+    else:
+        with raises_error("KD-DATA-222"):
+            files.find(url, ".tar")
+    assert asked == [url, target][: 1 + follows]
+
+
+@pytest.mark.parametrize("path", ["/folder/", "/page", "", "/{a.tar,b}"])
+def test_web_addresses_without_the_ending_are_not_asked_for(tmp_path: Path, path: str) -> None:
+    with served({"/folder/": CONTENT, "/page": CONTENT, "/": CONTENT, "/a.tar": CONTENT}) as (address, server):
+        with raises_error("KD-DATA-225"):
+            fetch(tmp_path, address + path)
+        assert server.requests == []
+
+
+def test_shards_of_a_web_server_are_asked_for_together() -> None:
+    """No answer is sent before all requests are here: one after the other would end by the barrier's timeout."""
+    together = threading.Barrier(remote_files.AT_ONCE, timeout=10)
+
+    class Waits(Server):
+        files: ClassVar[dict[str, bytes]] = {f"/{n}.tar": bytes(n) for n in range(remote_files.AT_ONCE)}
+
+        def do_HEAD(self) -> None:
+            together.wait()
+            super().do_HEAD()
+
+    with serving(Waits) as address:
+        url = f"{address}/{{0..{remote_files.AT_ONCE - 1}}}.tar"
+        found = remote_files.HttpFiles(url).find(url, ".tar")
+    assert [(file.name, file.size) for file in found] == [(f"{n}.tar", n) for n in range(remote_files.AT_ONCE)]
