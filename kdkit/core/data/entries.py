@@ -142,7 +142,10 @@ def _read_entry(project: Project, number: int, max_aspect: float | None, reporte
                 raise KdkitError("KD-DATA-008", f"data entry: option '{name}' is {value}", fix=fix)
     general = EntryOptions(**own)
     where = line_of(place, "data", number)
-    location = location_of(project, entry, general.max_download_gib, reporter)
+    try:
+        location = location_of(project, entry, general.max_download_gib, reporter)
+    except KdkitError as error:
+        raise error.at(f"{where}: {error.where}" if error.where else where) from error
     with placed(place, "data", number), plugin_errors(f"source '{entry.source}' failed"):
         say = partial(_say, reporter, where)
         rules = read_rules(general.domain_by, general.label_by, general.text_by, project.root)

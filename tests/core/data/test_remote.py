@@ -253,6 +253,21 @@ def test_a_project_reads_archives_behind_a_url(tmp_path: Path, source: str) -> N
             load_index(Project(tmp_path / "there"))
 
 
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [("https://host/a.tar?key=1", "KD-DATA-220"), ("memory://bucket/nothing", "KD-DATA-225"), ("BAD", "KD-DATA-223")],
+)
+def test_errors_of_urls_name_the_registry_line(tmp_path: Path, memory: Any, path: str, error: str) -> None:
+    memory.pipe("/bucket/bad/x\\a.tar", CONTENT)
+    path = path.replace("BAD", "memory://bucket/bad")
+    text = f"version: 1\ndata:\n- source: webdataset\n  path: '{path}'\n"
+    (tmp_path / "registry.yaml").write_text(text, encoding="utf-8")
+    with raises_error(error) as caught:
+        load_index(Project(tmp_path))
+    place = "registry.yaml:3"
+    assert caught.value.where == (place if error == "KD-DATA-223" else f"{place}: {path.partition('?')[0]}")
+
+
 @pytest.mark.parametrize("what", ["record", "part", "folder"])
 def test_a_project_of_others_writes_and_removes_nothing_outside(tmp_path: Path, what: str) -> None:
     """Its ``.kdkit/remote`` may name any file as one that is gone, or hold links where files are fetched to."""

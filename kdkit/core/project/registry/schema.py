@@ -255,7 +255,8 @@ class ReportEntry(Part):
     """What reports may show."""
 
     images: bool = False
-    """Thumbnails of samples, and the texts of DICOM files, in HTML reports."""
+    """Thumbnails of samples, and the texts of DICOM files, in the pages of evaluations. The page of
+    ``kdkit data check --html`` is for the owner of the data, and holds both in any case."""
 
 
 class InputsEntry(Part):
