@@ -184,12 +184,15 @@ class Distillation(Result):
         ]
 
     def _described(self, part: Literal["failed", "uncertain"]) -> list[str]:
-        """Changes of the domains that the guard names."""
+        """The changes that the guard names: of domains, and of checks beside them."""
         from kdkit.core.evaluation.guard import describe_change
 
         kept = self.outcome.retention
         named = () if kept is None or kept.guard is None else getattr(kept.guard, part)
-        return [describe_change(kept.domains[domain]) for domain in named] if kept else []
+        if kept is None:
+            return []
+        changes = {**{change.name: change for change in kept.checks}, **kept.domains}
+        return [describe_change(changes[name]) if name in changes else name for name in named]
 
     def _retention(self) -> list[Section]:
         from kdkit.core.evaluation.guard import describe_change

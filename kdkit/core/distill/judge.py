@@ -134,6 +134,6 @@ def _sample_ids(evaluation: Evaluation, domain: str) -> tuple[str, ...]:
 
 def _retention(kept: Retention, verdict: Verdict) -> RetentionRecord:
     mean, low, high = (None if np.isnan(value) else value for value in (kept.mean, kept.low, kept.high))
-    failed, uncertain = (tuple(c.domain for c in changes) for changes in (verdict.failed, verdict.uncertain))
+    failed, uncertain = (tuple(c.name for c in changes) for changes in (verdict.failed, verdict.uncertain))
     guard = GuardRecord(verdict.promoted, failed, uncertain, verdict.mean_failed)
     return RetentionRecord(**{**vars(kept), "mean": mean, "low": low, "high": high}, guard=guard)

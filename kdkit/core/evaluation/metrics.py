@@ -21,6 +21,8 @@ Metric = Callable[[Array], Floats]
 RESAMPLES = 1000
 SEED = 42
 LEVEL = 0.95
+UNKNOWN = (-1.0, 1.0)
+"""Bounds of a difference of which nothing is known: all that two metrics in [0, 1] can differ by."""
 _CHUNK = 1_000_000
 """Elements of one block of resample counts: a few megabytes, whatever the size of the bootstrap."""
 
@@ -62,14 +64,14 @@ def class_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> 
 def macro_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> Floats:
     """Mean over classes of :func:`class_auc` -> (R,): macro one-vs-rest AUC (Provost and Domingos, 2000).
 
-    Undefined classes are excluded; NaN if all are. For C > 2 the value depends on the normalization of scores over
+    Classes that are undefined in a resample are excluded from it; NaN if all are. For C > 2 the value depends on the normalization of scores over
     classes, hence on the scale of the softmax: record it.
     """
     per_class = class_auc(labels, scores, counts)
-    defined = ~np.isnan(per_class).any(axis=1)
-    if not defined.any():
-        return np.full(per_class.shape[1], np.nan)
-    return np.asarray(per_class[defined].mean(axis=0), dtype=np.float64)
+    defined = ~np.isnan(per_class)
+    number = defined.sum(axis=0)
+    total = np.where(defined, per_class, 0.0).sum(axis=0)
+    return np.divide(total, number, out=np.full(len(number), np.nan), where=number > 0)
 
 
 def average_precision(positive: Array, scores: Floats, counts: Array | None = None) -> Floats:
@@ -154,7 +156,8 @@ def resample_counts(
 
     With ``groups`` (N,) in 0..G - 1, whole groups (patients) are drawn: images of one patient are no independent
     evidence (the cluster bootstrap; Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
-    Groups are stratified by the set of their classes.
+    Groups are stratified by the set of their classes. A stratum of one group would be drawn once in every resample,
+    without any variance, so such strata are joined; a class of few groups may then lack in a resample.
     """
     if groups is None or len(np.unique(groups)) == len(groups):
         yield from _resamples(labels, len(labels), resamples, seed)
@@ -179,13 +182,18 @@ def _resamples(labels: Integers, rows: int, resamples: int, seed: int) -> Iterat
 
 
 def _strata(labels: Integers, groups: Integers) -> Integers:
-    """(G,) equal numbers for groups with the same set of classes."""
+    """(G,) equal numbers for groups with the same set of classes; at least two groups have each number, if G > 1."""
     classes: list[set[int]] = [set() for _ in range(int(groups.max()) + 1)]
     for group, label in np.unique(np.stack([groups, labels], axis=1), axis=0).tolist():
         classes[group].add(label)
     kinds = [tuple(sorted(found)) for found in classes]
     number = {kind: position for position, kind in enumerate(sorted(set(kinds)))}
-    return np.array([number[kind] for kind in kinds], dtype=np.int64)
+    strata = np.array([number[kind] for kind in kinds], dtype=np.int64)
+    sizes = np.bincount(strata)
+    alone = sizes == 1
+    if alone.sum() == 1 and len(sizes) > 1:
+        alone[np.argsort(sizes, kind="stable")[1]] = True  # one such group joins the next smallest stratum
+    return np.where(alone[strata], len(sizes), strata)
 
 
 def bootstrap(
@@ -245,13 +253,15 @@ def paired_difference(
     counts, exactly and for any N. With ``groups``, whole groups are drawn, see :func:`resample_counts`.
 
     Args:
-        before, after: (N,) outcomes of two models on the same samples, in the same order; N >= 1.
+        before, after: (N,) outcomes in [0, 1] of two models on the same samples, in the same order; N >= 1.
 
     Returns:
-        (difference, low, high).
+        (difference, low, high). One sample, or one group, shows nothing of chance: the bounds are then :data:`UNKNOWN`.
     """
     difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     n = len(difference)
+    if n < 2 or (groups is not None and len(np.unique(groups)) < 2):
+        return (float(difference.mean()), *UNKNOWN)
     if groups is not None and len(np.unique(groups)) < n:
         one_stratum = np.zeros(n, dtype=np.int64)
         means = bootstrap(one_stratum, lambda counts: accuracy(difference, counts), resamples, seed, groups)

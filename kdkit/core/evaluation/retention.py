@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from kdkit.core.contracts import DomainScore
-from kdkit.core.evaluation.metrics import interval, mean_interval, paired_difference
+from kdkit.core.evaluation.metrics import UNKNOWN, interval, mean_interval, paired_difference
 from kdkit.core.evaluation.scores import Evaluation, ModelScores, null_to_nan, to_plain
 from kdkit.core.evaluation.scoring import LEAST
 from kdkit.core.project.lineage import DomainChange, TeacherRetention
@@ -146,7 +146,9 @@ class _Pair:
             return None
         before, after = (score.metrics[self.metric] for score in (self.before, self.after))
         difference = draws[1] - draws[0]
-        low, high = interval(difference[~np.isnan(difference)], self.after.level)
+        known = difference[~np.isnan(difference)]
+        alone = (self.after.groups or len(self.after.ids)) < 2
+        low, high = UNKNOWN if alone or not len(known) else interval(known, self.after.level)
         return self._record((before, after), (after - before, low, high), len(self.after.ids), tolerance)
 
     def subgroups(self, column: str, values: Sequence[str | None], tolerance: float) -> list[DomainChange]:

@@ -25,7 +25,7 @@ Subgroups = Mapping[str, Mapping[str, str]]
 """Column -> sample id -> value, in the order in which reports show values; samples without a value are absent."""
 
 FEW = 30
-"""With fewer samples, a note says that intervals are rough."""
+"""With fewer samples, or groups where they are known, a note says that intervals are rough."""
 LEAST = 10
 """Samples of a subgroup, or groups where they are known, at least; with fewer it gets no metrics, and that is said."""
 
@@ -83,7 +83,7 @@ def score_domain(
     units = sample_groups(samples) if predicted.units is None else predicted.units
     every = np.arange(len(samples))
     found = _measure(predicted, every, units, how)
-    few = (f"only {len(samples)} samples: the intervals are rough",) if len(samples) < FEW else ()
+    few = _few(len(samples), _group_count(units))
     shares = [name for name in found if name not in predicted.figures]
     return DomainScore(
         domain=domain,
@@ -101,6 +101,14 @@ def score_domain(
         subgroups=tuple(_subgroups(predicted, units, how)),
         **details,
     )
+
+
+def _few(count: int, groups: int) -> tuple[str, ...]:
+    """The note on intervals from few samples or groups."""
+    number, what = (groups, "group") if groups else (count, "sample")
+    if number == 1:
+        return (f"only 1 {what}: no interval can be given, so the bounds are all that is possible",)
+    return (f"only {number} {what}s: the intervals are rough",) if number < FEW else ()
 
 
 def with_subgroups(score: DomainScore, samples: Sequence[Sample], subgroups: Subgroups) -> DomainScore:
@@ -139,6 +147,8 @@ def _measure(predicted: Predicted, rows: Integers, units: Integers, how: Bootstr
             continue
         known = draws[~np.isnan(draws)]
         low, high = interval(known, how.level) if len(known) else (value, value)
+        if groups.max() == 0 and name not in predicted.figures:
+            low, high = 0.0, 1.0
         found[name] = _Measured(value, (min(low, value), max(high, value)), np.round(draws, 6))
     return found
 

@@ -231,3 +231,30 @@ def test_groups_of_one_sample_change_nothing() -> None:
     assert metrics.paired_difference(before, after, groups=alone) == metrics.paired_difference(before, after)
     assert metrics.design_effect(after, alone) == 1.0
     assert metrics.design_effect(np.ones(6), np.array([0, 0, 0, 1, 1, 1])) == 3.0  # nothing shows that they differ
+
+
+def test_groups_with_class_sets_of_their_own_vary_in_the_bootstrap() -> None:
+    labels, groups = np.repeat(np.arange(20), 5), np.repeat(np.arange(20), 5)
+    hits = (np.arange(100) % 20 < 10).astype(float)
+    hits[:50] = 0.0
+    values = metrics.bootstrap(labels, lambda counts: metrics.accuracy(hits, counts), 2000, groups=groups)
+    means = hits.reshape(20, 5).mean(axis=1)
+    assert values.std() == pytest.approx(means.std() / np.sqrt(20), rel=0.1), "the cluster bootstrap of 20 equal groups"
+    one_alone = np.where(groups == 0, 0, 1)  # 19 groups of one set, and one of another
+    (counts,) = metrics.resample_counts(one_alone, 300, groups=groups)
+    assert set(counts[0]) > {0, 1}
+    assert (counts.sum(axis=0) == 100).all()
+
+
+def test_one_group_or_one_sample_shows_nothing_of_chance() -> None:
+    before, after = np.ones(4), np.array([1.0, 0.0, 1.0, 1.0])
+    assert metrics.paired_difference(before, after, groups=np.zeros(4, dtype=np.int64)) == (-0.25, -1, 1)
+    assert metrics.paired_difference(before[:1], after[1:2]) == (-1, -1, 1)
+
+
+def test_a_class_that_a_resample_lacks_counts_in_the_others() -> None:
+    labels, scores = np.array([0, 1, 2, 2]), np.eye(3)[[0, 1, 2, 0]]
+    counts = np.array([[1, 1, 1, 1], [0, 1, 1, 1]], dtype=np.float32).T
+    both = metrics.macro_auc(labels, scores, counts)
+    alone = [metrics.macro_auc(labels, scores, counts[:, [n]])[0] for n in range(2)]
+    assert both.tolist() == alone
