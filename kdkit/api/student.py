@@ -208,7 +208,8 @@ class Distillation(Result):
             lines.append(f"  worst: {describe_change(kept.worst)}")
         lines += [f"  over its tolerance, within chance: {line}" for line in self._described("uncertain")]
         if kept.not_compared:
-            lines.append(f"NOT MEASURED (no labeled calibration samples): {', '.join(kept.not_compared)}")
+            why = "no shared calibration samples, or no way to compare the metric"
+            lines.append(f"NOT MEASURED ({why}): {', '.join(kept.not_compared)}")
         taught = [domain for domain in kept.new_domains if domain in self.outcome.version.lineage.data.known]
         return [*lines, f"new domains: {', '.join(taught)}"] if taught else lines
 

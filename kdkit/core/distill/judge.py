@@ -75,7 +75,7 @@ class Judge:
             domains=sorted(known),
             by=guard.by,
         )
-        others = list(self._tasks.compare(student, self._parent))
+        others = list(self._tasks.compare(student, self._parent, self._reporter))
         kept = replace(
             kept,
             checks=(*kept.checks, *(one for one in others if not isinstance(one, str))),

@@ -16,6 +16,7 @@ from kdkit.core.contracts import Reporter, Silent, StudentSpec, TaskSpec
 from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.correction.schedule import add_correction
+from kdkit.core.distill.guard_tasks import GuardTasks
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
 from kdkit.core.distill.loop.checkpoint import Checkpoints, load_task_tensors
 from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
@@ -255,6 +256,8 @@ def train_and_promote(
     if prepared.finished is not None:
         return _finish_again(project, prepared, prepared.finished, folder, accelerator, reporter)
     if accelerator.is_main_process:
+        if prepared.student.parent is not None:
+            GuardTasks(project, prepared.inventory).check(prepared.student.parent)
         if options.restart:
             shutil.rmtree(folder, ignore_errors=True)
         pin_names(project, options.recipe)

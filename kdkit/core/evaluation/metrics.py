@@ -64,7 +64,8 @@ def class_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> 
 def macro_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> Floats:
     """Mean over classes of :func:`class_auc` -> (R,): macro one-vs-rest AUC (Provost and Domingos, 2000).
 
-    Classes that are undefined in a resample are excluded from it; NaN if all are. For C > 2 the value depends on the normalization of scores over
+    Classes that are undefined in a resample are excluded from it; NaN if all are.
+    For C > 2 the value depends on the normalization of scores over
     classes, hence on the scale of the softmax: record it.
     """
     per_class = class_auc(labels, scores, counts)

@@ -32,7 +32,8 @@ class Retention:
         teachers: teacher -> retention; only for teachers with a trusted domain among ``domains``.
         over_tolerance: domains that lost more than their tolerance, worst first.
         new_domains: domains of the later evaluation alone.
-        not_compared: requested domains that one of the evaluations did not score.
+        not_compared: requested domains that one of the evaluations did not score, or whose metric cannot be paired; and
+            ``xray, sex`` for the subgroups of a domain whose metric has no outcomes.
         mean: mean change over ``domains`` in points, with ``low`` and ``high``; NaN without any.
         metric: what was compared.
         checks: comparisons beside the domains: subgroups, and metrics of other tasks.
@@ -95,6 +96,7 @@ def measure_retention(
     changes = {}
     wanted = tuple(old.domains) if domains is None else tuple(domains)
     checks: list[DomainChange] = []
+    unpaired: list[str] = []
     for domain in (d for d in wanted if d in old.domains and d in new.domains):
         groups = after.groups.get(domain)
         pair = _Pair(old.domains[domain], new.domains[domain], metric, groups)
@@ -102,7 +104,10 @@ def measure_retention(
         if change is not None:
             changes[domain] = change
         for column, limit in (by or {}).items():
-            checks += pair.subgroups(column, after.columns.get(column, {}).get(domain, ()), limit)
+            values = after.columns.get(column, {}).get(domain, ())
+            if change is not None and not pair.has_outcomes and any(value is not None for value in values):
+                unpaired.append(f"{domain}, {column}")
+            checks += pair.subgroups(column, values, limit)
     over = sorted((c for c in changes.values() if c.over_tolerance), key=lambda c: c.points)
     mean, low, high = _mean_change(list(changes.values()))
     held = [
@@ -114,7 +119,7 @@ def measure_retention(
         teachers={item.teacher: item for item in held if item is not None},
         over_tolerance=tuple(change.domain for change in over),
         new_domains=tuple(d for d in new.domains if d not in wanted),
-        not_compared=tuple(d for d in wanted if d not in changes),
+        not_compared=(*(d for d in wanted if d not in changes), *unpaired),
         mean=mean,
         low=low,
         high=high,
@@ -132,9 +137,14 @@ class _Pair:
     metric: str
     groups: tuple[int, ...] | None
 
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether the metric is a mean over samples, so that any part of them can be compared."""
+        return self.metric in self.before.outcomes and self.metric in self.after.outcomes
+
     def change(self, tolerance: float) -> DomainChange | None:
         """On all shared samples; None if there is none, or no way to pair the metric."""
-        if self.metric in self.before.outcomes and self.metric in self.after.outcomes:
+        if self.has_outcomes:
             return self._of_rows(np.arange(len(self.after.ids)), tolerance)
         draws = [score.draws.get(self.metric) for score in (self.before, self.after)]
         if (
@@ -162,7 +172,7 @@ class _Pair:
         return found
 
     def _of_rows(self, rows: Array, tolerance: float, subgroup: str = "") -> DomainChange | None:
-        if self.metric not in self.before.outcomes or self.metric not in self.after.outcomes:
+        if not self.has_outcomes:
             return None
         earlier = dict(zip(self.before.ids, self.before.outcomes[self.metric], strict=True))
         shared = [row for row in rows.tolist() if self.after.ids[row] in earlier]

@@ -6,19 +6,22 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
 from kdkit.core.distill import judge, promotion
 from kdkit.core.distill import run as run_module
+from kdkit.core.distill.guard_tasks import GuardTasks
 from kdkit.core.distill.model import student
 from kdkit.core.distill.run import Options, distill, prepare
 from kdkit.core.evaluation.guard import apply_guard
@@ -135,6 +138,35 @@ def test_forgetting_is_refused_and_kept_aside_and_can_be_overruled(with_xray: Pa
     assert versions.get().name == "v2"
     assert versions.rollback().name == "v1"
     assert versions.names() == ("v1", "v2")
+
+
+@pytest.mark.parametrize("target", ["retrieval:recall@10/ct", "'retrieval:median rank image-to-text/ct'"])
+def test_a_metric_that_the_guard_cannot_compare_is_refused_before_training(with_xray: Path, target: str) -> None:
+    registry = with_xray / "registry.yaml"
+    text = registry.read_text(encoding="utf-8")
+    registry.write_text(text.replace("tolerance: 10", f"tolerance: 10, {target}: 1.0"), "utf-8")
+    with raises_error("KD-DIST-280", mentions=("recall@1", "image-to-text@1")):
+        run(open_project(with_xray), incremental=True)
+    assert not list((with_xray / ".kdkit" / "runs").glob("*"))
+
+
+def test_a_task_that_fails_after_training_is_said_not_to_be_compared(with_xray: Path) -> None:
+    registry = with_xray / "registry.yaml"
+    text = registry.read_text(encoding="utf-8")
+    registry.write_text(text.replace("tolerance: 10", "tolerance: 10, knn/ct: 1.0, retrieval/ct: 1.0"), "utf-8")
+    project, heard = open_project(with_xray), Heard()
+    inventory = prepare(project, Options(incremental=True), heard).inventory
+    parent = Versions(project).get()
+    image = next(s.image for s in inventory.index.samples if s.domain == "ct" and s.split == "train")
+    tasks, student = GuardTasks(project, inventory), cast(nn.Module, load_student(parent, project.catalogue))
+    image.write_bytes(b"no image")
+    found = list(tasks.compare(student, parent, heard))
+    assert [one if isinstance(one, str) else one.name for one in found] == ["knn/ct", "retrieval/ct"]
+    assert isinstance(found[0], str)
+    assert any("'knn'" in line for line in heard.warnings)
+    mask = np.array([s.image == image for s in inventory.index.samples])
+    skipping = GuardTasks(project, replace(inventory, unreadable=mask))
+    assert all(not isinstance(one, str) for one in skipping.compare(student, parent, heard))
 
 
 @pytest.mark.parametrize(

@@ -120,3 +120,20 @@ def test_the_confusion_matrix_is_scikit_learns() -> None:
     labels, chosen = rng.integers(0, 4, (2, 50))
     found = confusion(("a", "b", "c", "d"), labels, chosen)
     assert found.counts == tuple(map(tuple, confusion_matrix(labels, chosen, labels=range(4)).tolist()))
+
+
+def test_subgroups_of_a_metric_without_outcomes_are_said_not_to_be_compared() -> None:
+    before, after = evaluation(Answered(0)), evaluation(Answered(1))
+    kept = measure_retention(before, after, metric="auc", by={"sex": 1.0})
+    assert (set(kept.domains), kept.checks, kept.not_compared) == ({"ct"}, (), ("ct, sex",))
+    assert measure_retention(before, after, by={"sex": 1.0}).not_compared == ()
+
+
+def test_a_domain_of_one_group_has_the_widest_interval() -> None:
+    found = evaluation(Answered(0), group=COUNT)
+    score = found.model("v1").domains["ct"]
+    assert (score.groups, score.intervals["accuracy"], score.intervals["auc"]) == (1, (0, 1), (0, 1))
+    assert "only 1 group" in score.notes[0]
+    for metric in ("accuracy", "auc"):
+        change = measure_retention(found, evaluation(Answered(1), group=COUNT), metric=metric).domains["ct"]
+        assert (change.low, change.high, change.significant) == (-100, 100, False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.evaluation.evaluator import TaskChoice, make_evaluator
+from kdkit.core.evaluation.evaluator import FeatureEvaluator, TaskChoice, make_evaluator
+from kdkit.core.evaluation.sampling import require_separate_groups
 from kdkit.core.evaluation.subgroups import read_subgroups
 
 if TYPE_CHECKING:
@@ -14,13 +15,19 @@ if TYPE_CHECKING:
 
 
 def check_guard(project: Project, index: SampleIndex) -> None:
-    """Raises: KdkitError for an unknown task or column, or a domain in which the task has no calibration samples to
-    score."""
+    """Raises: KdkitError for an unknown task or column, a domain in which the task has no calibration samples to
+    score, or a group (patient) in both splits for a task that fits on the training split."""
     guard = project.registry.guard
     read_subgroups(index.samples, list(guard.by))
     for task, targets in guard.targets.items():
         evaluator = make_evaluator(project.registry, project.catalogue, index, TaskChoice(task))
         able = evaluator.measurable(evaluator.rows("calibration"))
+        if isinstance(evaluator, FeatureEvaluator):
+            fitted = [sample for sample in evaluator.training if sample.domain in able]
+            require_separate_groups(
+                [sample for sample in fitted if sample.split == "train"],
+                [sample for sample in fitted if sample.split == "calibration"],
+            )
         for target in targets:
             if target.domain not in able:
                 raise KdkitError(

@@ -81,16 +81,21 @@ class TeachingInventory:
     def teachers(self) -> tuple[str, ...]:
         return self.trust.teachers
 
-    def rows(self, split: Split, labeled: bool | None = None) -> Indices:
-        """Index rows of a split, without open questions and without unreadable images that may be skipped."""
-        chosen = self.index.select(split=split, labeled=labeled)
-        chosen = chosen[~self.index.unanswered[chosen]]
+    @property
+    def skipped(self) -> Mask:
+        """(N,) unreadable images that may be skipped."""
         unreadable = np.zeros(len(self.index), dtype=bool)
         if self.unreadable is not None:
             unreadable |= self.unreadable
         for column in self.columns.values():
             unreadable |= column.unreadable(self.index) & self.index.may_skip
-        return chosen[~unreadable[chosen]]
+        return unreadable
+
+    def rows(self, split: Split, labeled: bool | None = None) -> Indices:
+        """Index rows of a split, without open questions and without unreadable images that may be skipped."""
+        chosen = self.index.select(split=split, labeled=labeled)
+        chosen = chosen[~self.index.unanswered[chosen]]
+        return chosen[~self.skipped[chosen]]
 
     def admitted(self, teacher: str) -> dict[str, float]:
         """Domain -> weight, where the teacher may teach."""

@@ -56,7 +56,8 @@ def retention_sections(retention: Retention) -> list[Section]:
         sections.append(f"intervals draw whole groups (patients): {_group_counts(grouped)}")
     if retention.not_compared:
         names = ", ".join(retention.not_compared)
-        sections.append(f"not compared, no labeled samples: {names}; forgetting there is not measured")
+        why = "no shared labeled samples, or no way to compare the metric"
+        sections.append(f"not compared ({why}): {names}; forgetting there is not measured")
     return sections
 
 
