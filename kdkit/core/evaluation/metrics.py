@@ -72,7 +72,7 @@ def macro_auc(labels: Integers, scores: Floats, counts: Array | None = None) -> 
     defined = ~np.isnan(per_class)
     number = defined.sum(axis=0)
     total = np.where(defined, per_class, 0.0).sum(axis=0)
-    return np.divide(total, number, out=np.full(len(number), np.nan), where=number > 0)
+    return np.asarray(np.divide(total, number, out=np.full(len(number), np.nan), where=number > 0), dtype=np.float64)
 
 
 def average_precision(positive: Array, scores: Floats, counts: Array | None = None) -> Floats:
