@@ -16,6 +16,8 @@ from kdkit.core.data.table import GROUP, SCHEMA, SampleTable
 
 NEEDED = ("id", "image", "text", "domain", "split")
 OPTIONAL = ("label", GROUP, "file", "line")
+_REDUNDANT = r"//|/\.(/|$)|./$"
+"""Parts of a path that :class:`~pathlib.Path` leaves out."""
 
 
 def from_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -49,7 +51,7 @@ def from_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     found: dict[str, Any] = {
         **given,
         "split": split.cast(pa.int8()),
-        "file": given["image"],
+        "file": _normal(given["image"]),
         "place": given.get("file"),
         "line": None if line is None else pc.binary_join_element_wise(":", line.cast(pa.string()), ""),
     }
@@ -89,6 +91,14 @@ def _fits(field: pa.Field) -> bool:
     if field.name == "line":
         return bool(pa.types.is_integer(field.type))
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _normal(images: pa.Array) -> pa.Array:
+    """The paths as those of samples are written, so that an image has one key."""
+    texts = _texts(images)
+    if not pc.any(pc.match_substring_regex(texts, _REDUNDANT)).as_py():
+        return images
+    return pa.array([str(Path(text)) for text in texts.to_pylist()], pa.string())
 
 
 def _texts(column: pa.Array) -> pa.Array:
