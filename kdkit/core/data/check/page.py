@@ -16,11 +16,12 @@ import numpy as np
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import optional_write
-from kdkit.core.contracts import SPLITS, ImageLocation
+from kdkit.core.contracts import SPLITS, ImageLocation, ImageRef
 from kdkit.core.data.check.examined import Examined
 from kdkit.core.data.check.finding import SHOWN, Finding, count_of
 from kdkit.core.data.check.page_elements import STYLE, add, add_bars, add_histogram, add_picture, add_table
 from kdkit.core.data.check.report import DataReport
+from kdkit.core.data.locations import file_of, images_of
 
 PICTURES = 7
 """Samples of a domain that are shown."""
@@ -56,10 +57,11 @@ def write_page(path: Path, data: Examined, report: DataReport) -> None:
     add(head, "style").text = STYLE
     add(body, "h1", title)
     _add_summary(body, report)
-    _add_findings(body, data, report, _path_remover(data))
+    hide = _path_remover(data)
+    _add_findings(body, data, report, hide)
     _add_counts(body, data)
     _add_histograms(body, data)
-    _add_sheets(body, data)
+    _add_sheets(body, data, hide)
     content = b"<!DOCTYPE html>\n" + tostring(root, encoding="utf-8", method="html")
     with optional_write("the page"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,10 +90,10 @@ def _add_findings(body: Element, data: Examined, report: DataReport, hide: Calla
                 listed = add(body, "ul")
                 for line in one.details[:SHOWN]:
                     add(listed, "li", hide(line))
-            _add_groups(body, data, one)
+            _add_groups(body, data, one, hide)
 
 
-def _add_groups(body: Element, data: Examined, one: Finding) -> None:
+def _add_groups(body: Element, data: Examined, one: Finding, hide: Callable[[str], str]) -> None:
     if not one.groups:
         return
     if one.level == "note":
@@ -101,9 +103,9 @@ def _add_groups(body: Element, data: Examined, one: Finding) -> None:
     for number, rows in enumerate(one.groups[:GROUPS]):
         group = add(sheet, "div", class_="group")
         if number < len(one.captions):
-            add(group, "p", one.captions[number])
+            add(group, "p", hide(one.captions[number]))
         for row in rows[:4]:
-            add_picture(group, data.samples[row], text=False)
+            add_picture(group, data.samples[row], hide, text=False)
     if len(one.groups) > GROUPS:
         add(body, "p", f"{len(one.groups) - GROUPS} more are not shown", class_="soft")
 
@@ -142,7 +144,7 @@ def _add_histograms(body: Element, data: Examined) -> None:
     add_histogram(charts, "Samples of a group", np.array(list(groups.values()), dtype=np.float64), "samples", log=True)
 
 
-def _add_sheets(body: Element, data: Examined) -> None:
+def _add_sheets(body: Element, data: Examined, hide: Callable[[str], str]) -> None:
     add(body, "h2", "Samples")
     rows: dict[str, list[int]] = {}
     for row, sample in enumerate(data.samples):
@@ -152,24 +154,32 @@ def _add_sheets(body: Element, data: Examined) -> None:
         add(body, "h3", f"{domain}: {len(found)} samples")
         sheet = add(body, "div", class_="sheet")
         for place in sorted({int(place) for place in np.linspace(0, len(found) - 1, PICTURES)}):
-            add_picture(sheet, data.samples[found[place]])
+            add_picture(sheet, data.samples[found[place]], hide)
     if len(rows) > DOMAINS:
         add(body, "p", f"{len(rows) - DOMAINS} more domains are not shown", class_="soft")
 
 
 def _path_remover(data: Examined) -> Callable[[str], str]:
-    """A function that cuts a text where the path of a DICOM file begins."""
+    """A function that cuts a text where the path of a DICOM file begins, or an id that is such a path."""
+    found = [(one, ref) for one in data.samples for ref in images_of(one) if _is_dicom(ref)]
     entries = zip(data.project.registry.data, data.entries, strict=True)
     places = {
         Path(os.path.abspath(data.project.root / chosen.path))
         for chosen, entry in entries
-        if chosen.source == "dicom"
-        or any(isinstance(one.image, ImageLocation) and one.image.reader == "dicom" for one in entry.samples)
+        if chosen.source == "dicom" or any(_is_dicom(one.image) for one in entry.samples)
     }
-    folders = [str(place if place.is_dir() else place.parent) for place in places]
+    folders = {str(place if place.is_dir() else place.parent) for place in places}
+    folders |= {str(file_of(ref).parent) for _, ref in found}
+    ids = {one.id for one, ref in found if one.id.endswith(file_of(ref).name)}
+    endings = tuple({os.path.splitext(id_)[1] for id_ in ids})
 
     def cut(text: str) -> str:
-        starts = [start for folder in folders if (start := text.find(folder)) >= 0]
+        private = folders | ids if any(ending in text for ending in endings) else folders
+        starts = [0] if text in ids else [start for one in private if (start := text.find(one)) >= 0]
         return f"{text[: min(starts)]}(a DICOM file, whose path may name a patient)" if starts else text
 
     return cut
+
+
+def _is_dicom(ref: ImageRef) -> bool:
+    return isinstance(ref, ImageLocation) and ref.reader == "dicom"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
@@ -69,21 +69,28 @@ def add_table(parent: Element, headers: Sequence[str], rows: Iterable[Sequence[o
             add(line, tag, cell, **({"class_": "n"} if column >= numbers_from else {}))
 
 
-def add_picture(parent: Element, sample: Sample, *, text: bool = True) -> None:
-    """A figure with the sample's picture, id, class and split, and the beginning of its text."""
+def add_picture(parent: Element, sample: Sample, hide: Callable[[str], str], *, text: bool = True) -> None:
+    """A figure with the sample's picture, id, class and split, and the beginning of its text.
+
+    Args:
+        parent: where it goes.
+        sample: what is shown.
+        hide: takes what is private out of the id and of errors.
+        text: show the text too.
+    """
     figure = add(parent, "figure")
     try:
         picture = open_image(sample)
     except (KdkitError, OSError) as error:
-        add(figure, "p", f"no picture: {error.what if isinstance(error, KdkitError) else error.strerror}")
+        add(figure, "p", hide(f"no picture: {error.what if isinstance(error, KdkitError) else error.strerror}"))
     else:
         stream, small = io.BytesIO(), ImageOps.contain(picture, (SIDE, SIDE))
         small.info.clear()  # Pillow would write the comment of the file again
         small.save(stream, "JPEG", quality=82)
         source = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-        add(figure, "img", src=source, alt=clean(sample.id), loading="lazy")
+        add(figure, "img", src=source, alt=clean(hide(sample.id)), loading="lazy")
     caption = add(figure, "figcaption")
-    add(caption, "b", sample.id)
+    add(caption, "b", hide(sample.id))
     add(caption, "div", f"{sample.domain} / {sample.label or 'no label'}")
     add(caption, "div", sample.split, class_=sample.split)
     if text and sample.text:

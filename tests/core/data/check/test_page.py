@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -86,6 +87,36 @@ def test_what_identifies_a_patient_is_not_on_the_page(tmp_path: Path) -> None:
     content = re.sub(r"base64,[^\"]+", "", (tmp_path / "page.html").read_text(encoding="utf-8")).lower()
     assert not [word for word in ("doe", "john", "mrn", "4711") if word in content]
     assert "a dicom file" in content
+
+
+def test_ids_that_are_paths_of_dicom_files_are_not_on_the_page(tmp_path: Path) -> None:
+    """The manifest has no ids and its images are elsewhere; findings, captions and figures would name them."""
+    pytest.importorskip("pydicom")
+    from tests.plugins.sources.dicom_files import write_dicom
+
+    names = [f"DOE_JANE/{number}.dcm" for number in range(3)] + ["ROE_RICHARD.DCM"]
+    for name in names:
+        write_dicom(tmp_path / "dicom" / name, np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8))
+    (tmp_path / "dicom" / names[0]).write_bytes((tmp_path / "dicom" / names[0]).read_bytes()[:400])
+    paint(tmp_path / "dicom" / "plain.png", seed=1)
+    rows = [
+        {"image": name, "text": f"text {i}", "domain": "ct", "split": ("train", "test")[i % 2]}
+        for i, name in enumerate([*names, "plain.png"])
+    ]
+    make_manifest(tmp_path / "lists" / "samples.jsonl", rows)
+    write_registry(
+        tmp_path, [{"source": "jsonl", "path": "lists/samples.jsonl", "options": {"image_root": "../dicom"}}]
+    )
+    report = check_data(Project(tmp_path), page=tmp_path / "page.html")
+    assert {"images", "leaks"} <= {one.check for one in report.findings if "DOE_JANE" in str(one)}
+    content = re.sub(r"base64,[^\"]+", "", (tmp_path / "page.html").read_text(encoding="utf-8")).lower()
+    assert not [word for word in ("doe", "jane", "roe", "richard") if word in content]
+    assert "plain.png" in content
+
+
+def make_manifest(path: Path, rows: list[dict[str, str]]) -> None:
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
 
 
 def test_pictures_carry_nothing_but_pixels(tmp_path: Path) -> None:
