@@ -94,7 +94,7 @@ def _event(sample: Sample, column: str) -> bool:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A Cox model on principal components; ``setting`` is its penalty."""
+    """A Cox model on principal components; ``setting`` is its penalty. Without a model, all risks are equal."""
 
     mean: Array
     axes: Array
@@ -103,6 +103,8 @@ class Fitted:
 
     def risk(self, rows: Array) -> Array:
         """(B,) log relative hazard of features (B, D)."""
+        if self.model is None:
+            return np.zeros(len(rows))
         return np.asarray(self.model.predict((rows - self.mean) @ self.axes), dtype=np.float64)
 
 
@@ -115,14 +117,17 @@ def fit_chosen(
 ) -> Fitted:
     """The model with the penalty of the best C-index on ``held_out``; of equals, the largest penalty.
 
-    Components are scaled to a mean variance of 1, so that penalties mean the same for all features.
+    Components are scaled to a mean variance of 1, so that penalties mean the same for all features. Where all ``rows``
+    are equal, there is no component and no model.
     """
     from sksurv.linear_model import CoxPHSurvivalAnalysis
 
     rows = rows.astype(np.float64)
     mean = rows.mean(axis=0)
     _, lengths, axes = np.linalg.svd(rows - mean, full_matrices=False)
-    number = min(components or len(lengths), int((lengths > 1e-9 * lengths[0]).sum()))
+    number = min(components or len(lengths), int((lengths > 1e-9 * np.linalg.norm(rows)).sum()))
+    if not number:
+        return Fitted(mean, axes[:0].T, None, _fixed(strengths))
     scale = np.sqrt(np.mean(lengths[:number] ** 2) / len(rows))
     axes = axes[:number].T / scale
 
@@ -131,7 +136,7 @@ def fit_chosen(
         return Fitted(mean, axes, model.fit((rows - mean) @ axes, known.structured()), setting)
 
     if held_out is None or not comparable(held_out[1]).any():
-        return fit(min(strengths, key=lambda setting: abs(np.log(setting / FIXED))))
+        return fit(_fixed(strengths))
     best: tuple[float, Fitted] | None = None
     for setting in sorted(strengths, reverse=True):
         fitted = fit(setting)
@@ -141,6 +146,10 @@ def fit_chosen(
             best = (index, fitted)
     assert best is not None
     return best[1]
+
+
+def _fixed(strengths: Sequence[float]) -> float:
+    return min(strengths, key=lambda setting: abs(np.log(setting / FIXED)))
 
 
 def comparable(truth: Survived) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,8 @@ class Patients:
 
     Args:
         training: the labeled training and calibration samples.
-        positive: the class that AUC, F1, precision, recall and sensitivity are of; empty for the mean over all classes.
+        positive: the class that AUC, F1, precision, recall and sensitivity are of; where no patient has it, they are
+            left out. Empty for the mean over the classes of the scored patients.
         specificity: at which sensitivity is reported.
         attention: whether attention pooling is measured too.
         strengths: values of scikit-learn's ``C`` to choose from.
@@ -103,6 +104,8 @@ class Patients:
         known = {classes[number] for number in labels[0]}
         if unknown := sorted({classes[number] for number in labels[2]} - known):
             notes.append(f"no training patient of {', '.join(unknown)}: theirs count as wrong")
+        if self.positive and self.positive not in {sample.label for sample in scored}:
+            notes.append(f"no patient of '{self.positive}': only the accuracy is measured")
         if not validation:
             notes.append("no labeled calibration patient: C is 1, and nothing stops the training of the attention")
         return score_domain(
@@ -139,22 +142,28 @@ class Patients:
 
     def _metrics(self, classes: Sequence[str], labels: Integers, odds: Array, ending: str) -> dict[str, RowMetric]:
         chosen = odds.argmax(axis=1)
-        present = np.unique(labels)
-        judged = [classes.index(self.positive)] if self.positive in classes else present.tolist()
 
-        def over_classes(values: Mapping[int, Array]) -> Array:
-            return np.asarray(np.mean([values[c] for c in judged], axis=0))
+        def over_classes(of_class: Callable[[int], Array], rows: Integers, counts: Array | None) -> Array:
+            """The mean over the classes that ``rows`` have; NaN where they lack the positive one."""
+            present = [c for c in np.unique(labels[rows]).tolist() if self.positive in ("", classes[c])]
+            if not present:
+                return np.full(1 if counts is None else counts.shape[1], np.nan)
+            return np.asarray(np.mean([of_class(c) for c in present], axis=0))
 
         def auc(rows: Integers, counts: Array | None) -> Array:
-            return over_classes(dict(enumerate(class_auc(labels[rows], odds[rows], counts))))
+            return over_classes(class_auc(labels[rows], odds[rows], counts).__getitem__, rows, counts)
 
         def decided(which: int, rows: Integers, counts: Array | None) -> Array:
-            return over_classes({c: decisions(labels[rows] == c, chosen[rows] == c, counts)[which] for c in judged})
+            def of_class(c: int) -> Array:
+                return decisions(labels[rows] == c, chosen[rows] == c, counts)[which]
+
+            return over_classes(of_class, rows, counts)
 
         def sensitivity(rows: Integers, counts: Array | None) -> Array:
-            return over_classes(
-                {c: sensitivity_at(self.specificity, labels[rows] == c, odds[rows, c], counts) for c in judged}
-            )
+            def of_class(c: int) -> Array:
+                return sensitivity_at(self.specificity, labels[rows] == c, odds[rows, c], counts)
+
+            return over_classes(of_class, rows, counts)
 
         metrics: dict[str, RowMetric] = {"auc": auc}
         metrics |= {name: partial(decided, which) for which, name in enumerate(("precision", "recall", "f1"))}

@@ -72,6 +72,8 @@ class Survival:
                 return f"it has no {what} sample with a time and an event"
             if not self._survived(Bags.of(part)).event.any():
                 return f"no event is observed among its {what} patients"
+        if len(Bags.of(train)) < 2:
+            return "it has one training patient: a model needs two"
         return ""
 
     def _split(self, domain: str, split: str) -> list[Sample]:

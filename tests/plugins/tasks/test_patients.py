@@ -112,3 +112,26 @@ def test_bad_patients_are_refused() -> None:
         Patients(training=train).evaluate(Shown(1.0), [*test, sample("y", label="ill", split="test", group="train0")])
     one = [s for s in train if s.label == "ill"]
     assert Patients(training=one).evaluate(Shown(1.0), test) == []
+
+
+def test_a_subgroup_is_measured_on_its_own_classes() -> None:
+    """A perfect model is perfect in a subgroup that lacks a class, and without positive patients only accuracy is."""
+    train, test = bags(40, "train"), bags(60, "test")
+    sex = {s.id: "M" if s.label == "ill" and n // 3 % 6 else "F" for n, s in enumerate(test)}
+    for positive in ("", "well"):
+        task = Patients(
+            training=train, attention=False, strengths=(1.0,), resamples=20, positive=positive, subgroups={"sex": sex}
+        )
+        (score,) = task.evaluate(Shown(0.1), test)
+        (men,) = [own for own in score.subgroups if own.value == "M"]
+        measured = {"accuracy", "precision", "recall", "f1"} if positive == "" else {"accuracy"}
+        assert dict(men.metrics) == dict.fromkeys(measured, 1.0)
+
+
+def test_a_domain_without_the_positive_class_has_no_averages_under_its_names() -> None:
+    train = [*bags(20, "train"), sample("other", domain="mri", label="sick", split="train", group="other")]
+    (score,) = Patients(training=train, attention=False, resamples=20, positive="sick").evaluate(
+        Shown(0.1), bags(20, "test")
+    )
+    assert set(score.metrics) == {"accuracy"}
+    assert any("'sick'" in note for note in score.notes)

@@ -114,3 +114,16 @@ def test_without_an_event_nothing_can_be_fitted() -> None:
     test = patients(5, "test", 1)
     assert task.evaluate(Graded(0.5), test) == []
     assert "event" in task.why_skipped(test)
+
+
+def test_one_training_patient_or_equal_features_give_no_model() -> None:
+    class Equal(Graded):
+        def image(self, samples: Any) -> Array:
+            return np.full((len(samples), self.width), self.width**-0.5, dtype=np.float32)
+
+    train, test = patients(30, "train", 0), patients(30, "test", 1)
+    one = next([s] for s in train if s.extra["metadata"]["event"])
+    assert Survival(training=one).evaluate(Graded(0.5), test) == []
+    assert "one training patient" in Survival(training=one).why_skipped(test)
+    (score,) = Survival(training=train, resamples=20).evaluate(Equal(0.5), test)
+    assert score.metrics["c-index"] == 0.5
