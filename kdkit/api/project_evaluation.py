@@ -52,6 +52,10 @@ class EvaluationMethods(OpenedProject):
             no_teachers: do not extract what teachers lack of the suite, and compare with none.
             device: of the student, and of an extraction.
 
+        Raises:
+            KdkitError: ``datasets``, ``data`` or ``no_teachers`` without ``suite``; see
+                :func:`~kdkit.core.evaluation.evaluate.evaluate_version`.
+
         Example:
             >>> print(project.evaluate().file)
             reports/evaluation-v1-test.json
@@ -62,6 +66,8 @@ class EvaluationMethods(OpenedProject):
         from kdkit.core.evaluation.report import write_report
         from kdkit.core.evaluation.suites.run import FOLDER, SuiteChoice, evaluate_suite
 
+        if suite is None:
+            _refuse_of_suites({"datasets": datasets, "data": data, "no_teachers": no_teachers})
         project, page = self._open(), None if html is None else Path(html)
         if page is not None:
             require_writable(page)
@@ -87,6 +93,7 @@ class EvaluationMethods(OpenedProject):
                 task=choice,
                 split=split_named(split),
                 ancestors=not alone,
+                by=by,
                 device=device,
                 reporter=self.reporter,
             )
@@ -169,6 +176,20 @@ class EvaluationMethods(OpenedProject):
 
         options = ExplainOptions(length, seeds, tuple(domains), cpu)
         return plan_explanation(self._open(), version, options, self.reporter)
+
+
+def _refuse_of_suites(arguments: Mapping[str, object]) -> None:
+    """Raises: KdkitError for one that was given; without a suite it would be ignored."""
+    from kdkit.core.base.errors import KdkitError
+
+    if given := [name for name, value in arguments.items() if value]:
+        raise KdkitError(
+            "KD-API-285",
+            "these arguments are of suites, and no suite is given",
+            where=", ".join(given),
+            why="the project's own data would be evaluated, and the arguments ignored",
+            fix="name the suite (--suite NAME; 'kdkit suites' lists them), or leave them out",
+        )
 
 
 def split_named(name: str) -> Split:

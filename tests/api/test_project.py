@@ -244,3 +244,11 @@ def test_a_project_is_found_from_a_folder_below_given_as_text_or_path(tmp_path: 
 def test_an_unknown_split_is_an_error(tmp_path: Path) -> None:
     with raises_error("KD-API-004", mentions=("'test'",)):
         kdkit.Project.create(tmp_path).evaluate(split="tst")
+
+
+def test_arguments_of_suites_are_refused_without_one(tmp_path: Path) -> None:
+    (tmp_path / "registry.yaml").write_text("version: 1\n", encoding="utf-8")
+    arguments: dict[str, Any] = {"datasets": ["busi"], "data": tmp_path, "no_teachers": True}
+    for name, value in arguments.items():
+        with raises_error("KD-API-285", where=name):
+            kdkit.Project(tmp_path).evaluate(**{name: value})

@@ -337,5 +337,7 @@ def test_a_suite_is_evaluated_on_what_is_present(two_versions: Path, tmp_path: P
     assert trust_file(project.features).read_bytes() == trust  # the project's own trust is as before
     assert set(load_index(project).domains) == set(ALL)
     assert write_report(tmp_path, report).file.name == "evaluation-v2-test-suite-mmkd.json"
+    with raises_error("KD-EVAL-230"):
+        evaluate_suite(project, choice, by=["scanner"])
     with raises_error("KD-EVAL-253"):
         evaluate_suite(project, SuiteChoice("mmkd", ("bus-bra",), tmp_path))

@@ -56,8 +56,6 @@ class SuiteDataset(Part):
     """Prompts, with ``{label}`` for the words of a class."""
     splits: dict[Split, Positive] = Field(default_factory=dict)
     """Official numbers of samples, of those that the entry reads."""
-    metric: str = "accuracy"
-    """The metric that publications report."""
     group: str | None = None
     """Column of the data that names the patient."""
     overlap: dict[str, str] = Field(default_factory=dict)

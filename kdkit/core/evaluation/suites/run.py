@@ -20,6 +20,7 @@ from kdkit.core.features.extract.missing import extract_held_out
 from kdkit.core.project.registry.schema import DataEntry
 
 if TYPE_CHECKING:
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
 
 FOLDER = "suites"
@@ -51,6 +52,7 @@ def evaluate_suite(
     task: TaskChoice | None = None,
     split: Split = "test",
     ancestors: bool = True,
+    by: Sequence[str] = (),
     device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> EvaluationReport:
@@ -86,6 +88,7 @@ def evaluate_suite(
         task=task,
         split=split,
         ancestors=ancestors,
+        by=by,
         device=device,
         suite=choice.name,
         reporter=reporter,
@@ -102,7 +105,7 @@ def with_datasets(project: Project, placed: Sequence[Placed], *, teachers: bool 
     """The project with these data sets instead of its data, and their prompts."""
     prompts = {}
     for item in placed:
-        known = set(load_index(_with(project, [item]), Silent()).classes.get(item.name, ()))
+        known = _labels(load_index(_with(project, [item]), Silent()), item)
         prompts[item.name] = {label: texts for label, texts in item.dataset.prompts().items() if label in known}
     registry = _with(project, placed).registry.model_copy(update={"prompts": prompts})
     return project.with_registry(registry if teachers else registry.model_copy(update={"teachers": {}}))
@@ -131,7 +134,7 @@ def _readable(project: Project, placed: Sequence[Placed], reporter: Reporter) ->
             fix = f" ({error.fix})" if error.fix else ""
             reporter.warn(f"{item.name} is not evaluated: {_described(error)}{fix}")
             continue
-        labels = {*index.classes.get(item.name, ()), *getattr(index, "findings", {}).get(item.name, ())}
+        labels = _labels(index, item)
         if unknown := sorted(labels - set(item.dataset.classes)):
             reporter.warn(
                 f"{item.name} is not evaluated: it has labels that the definition lacks ({', '.join(unknown[:3])}); "
@@ -142,6 +145,11 @@ def _readable(project: Project, placed: Sequence[Placed], reporter: Reporter) ->
             reporter.warn(f"{item.name}: no sample of {', '.join(absent)}; these classes are no candidates")
         found.append(item)
     return found
+
+
+def _labels(index: SampleIndex, item: Placed) -> set[str]:
+    """Classes and findings of a data set."""
+    return {*index.classes.get(item.name, ()), *index.findings.get(item.name, ())}
 
 
 def _described(error: KdkitError) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.evaluation.report import EvaluationReport
-from kdkit.core.evaluation.scores import Evaluation, ModelScores
+from kdkit.core.evaluation.scores import SUITE, Evaluation, ModelScores
 from kdkit.core.project.versions import EVALUATION, Version
 from kdkit.core.project.versions import RESULTS as PUBLISHED
 
@@ -78,10 +78,14 @@ def _load(report: Path, version: Version) -> EvaluationReport:
 
 
 def _other_tasks(project: Project, version: Version) -> list[dict[str, Any]]:
-    """Results of the other tasks that were evaluated on the test split, in the order of their names."""
+    """Results of the other tasks that were evaluated on the test split, in the order of their names.
+
+    Reports of suites are left out: they are about other data, and the card says nothing of its overlap with training.
+    """
     paths = sorted(project.reports.glob(f"evaluation-{version.name}-test-*.json"))
+    own = [path for path in paths if SUITE not in EvaluationReport.load(path).evaluation.settings]
     weights = version.manifest.student_digest
-    return [_results(version.name, weights, _load(path, version).evaluation, continual=None) for path in paths]
+    return [_results(version.name, weights, _load(path, version).evaluation, continual=None) for path in own]
 
 
 def warn_of_split(results: Mapping[str, Any], reporter: Reporter) -> None:

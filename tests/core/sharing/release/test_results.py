@@ -95,6 +95,10 @@ def test_every_other_task_is_there(version: Version, tmp_path: Path) -> None:
     (other,) = results_of(project, version)["tasks"]
     assert (other["split"], other["settings"]["task"], other["models"][0]["name"]) == ("test", "retrieval", "v3")
     content = replace(content, weights={"v3": "other weights"})
+    suite = replace(content, evaluation=replace(found, settings={**found.settings, "suite": "mmkd"}))
+    of_suite = report.with_name("evaluation-v3-test-suite-mmkd.json")
+    of_suite.write_text(json.dumps(with_checksum(suite.to_json())))
+    assert len(results_of(project, version)["tasks"]) == 1  # not the suite's, though its weights are old
     report.write_text(json.dumps(with_checksum(content.to_json())))
     with raises_error("KD-REL-027", where=str(report)):
         results_of(project, version)
