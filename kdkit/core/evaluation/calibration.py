@@ -67,7 +67,7 @@ def measure_calibration(
         return np.stack(columns, axis=1)
 
     drawn = bootstrap(labels, values, how.resamples, how.seed, sample_groups(samples)).T
-    found = [(float(value), *interval(draws, how.level)) for value, draws in zip(values(None)[0], drawn, strict=True)]
+    found = [_around(float(value), draws, how.level) for value, draws in zip(values(None)[0], drawn, strict=True)]
     return Calibration(
         ece=found[0],
         adaptive_ece=found[1],
@@ -75,6 +75,12 @@ def measure_calibration(
         bins=reliability_bins(confidence, correct),
         conformal=None if sets is None or held_out is None else _described(sets, held_out, found[3], found[4]),
     )
+
+
+def _around(value: float, draws: Array, level: float) -> Estimate:
+    """A value and its interval, which always contains it: resamples have larger calibration errors."""
+    low, high = interval(draws, level)
+    return value, min(low, value), max(high, value)
 
 
 def calibration_error(confidence: Array, correct: Array, bins: Integers, counts: Array | None = None) -> Array:

@@ -33,8 +33,8 @@ class Fingerprinted(Protocol):
 class CachedTask:
     """A task whose scores are read from ``folder`` where model, samples, options and code are the same.
 
-    Known are the version of kdkit and the source files in the task's folder. People may delete the folder; a damaged
-    file counts as absent. Models without a fingerprint are scored each time.
+    Known are the version of kdkit, its source files that measure, and those in the task's folder. People may delete
+    the folder; a damaged file counts as absent. Models without a fingerprint are scored each time.
     """
 
     def __init__(self, evaluator: FeatureEvaluator, folder: Path) -> None:
@@ -43,7 +43,7 @@ class CachedTask:
         self._digest = dict(zip(self._table.ids, self._table.digests.tolist(), strict=True))
         fitted = [self._known(evaluator.training), self._known(evaluator.calibration)]
         inputs = [dict(evaluator.settings), evaluator.prompts, evaluator.subgroups, *fitted]
-        self._setting = [kdkit.__version__, _source_digest(self._task), inputs]
+        self._setting = [kdkit.__version__, _source_digest(type(self._task)), _source_digest(CachedTask), inputs]
 
     def evaluate(self, view: Any, samples: Sequence[Sample]) -> Sequence[DomainScore]:
         """The task's scores of ``view``. Raises: as the task."""
@@ -73,10 +73,10 @@ class CachedTask:
         ]
 
 
-def _source_digest(task: object) -> str:
-    """Of the module that defines the task and those beside it, which authors of plugins edit without a new version."""
+def _source_digest(kind: type) -> str:
+    """Of the module that defines the class and those beside it, which authors edit without a new version."""
     try:
-        files = sorted(Path(inspect.getfile(type(task))).parent.glob("*.py"))
+        files = sorted(Path(inspect.getfile(kind)).parent.glob("*.py"))
         return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
     except (OSError, TypeError):
         return ""

@@ -10,6 +10,7 @@ import numpy as np
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import Sample, columns_of
 
+MISSING = ("", "nan", "na", "n/a", "<na>", "null")
 VALUES = 10
 """A column of numbers with more different values is cut at its quartiles."""
 
@@ -17,7 +18,8 @@ VALUES = 10
 def read_subgroups(samples: Iterable[Sample], by: Sequence[str]) -> dict[str, dict[str, str]]:
     """Column -> sample id -> value; samples without a value are absent.
 
-    Numbers with many values, such as ages, are cut at their quartiles: ``45 to 61`` is above 45 and at most 61.
+    Numbers with many values, such as ages, are cut at their quartiles: ``45 to 61`` is above 45 and at most 61. Texts
+    among them, such as ``unknown``, are values of their own; ``NA`` and ``nan`` are no value.
 
     Raises:
         KdkitError: no sample has the column.
@@ -28,7 +30,7 @@ def read_subgroups(samples: Iterable[Sample], by: Sequence[str]) -> dict[str, di
         columns = columns_of(sample)
         known |= columns.keys()
         for column in by:
-            if (value := columns.get(column, "")) != "":
+            if (value := columns.get(column, "")).lower() not in MISSING:
                 found[column][sample.id] = value
     for column, values in found.items():
         if not values:
@@ -44,15 +46,24 @@ def read_subgroups(samples: Iterable[Sample], by: Sequence[str]) -> dict[str, di
 
 
 def _cut(values: Mapping[str, str]) -> dict[str, str]:
-    ordered = dict(sorted(values.items(), key=lambda item: item[1]))
-    try:
-        numbers = dict(sorted(((name, float(value)) for name, value in values.items()), key=lambda item: item[1]))
-    except ValueError:
-        return ordered
-    if len(set(values.values())) <= VALUES:
+    """Numbers by their size, then texts; numbers are cut where they are many, and most of the values."""
+    numbers = {name: number for name, value in values.items() if (number := _number(value)) is not None}
+    numbers = dict(sorted(numbers.items(), key=lambda item: item[1]))
+    texts = dict(sorted(((n, v) for n, v in values.items() if n not in numbers), key=lambda item: item[1]))
+    if len({values[name] for name in numbers}) <= VALUES or len(numbers) <= len(texts):
+        if texts:
+            return dict(sorted(values.items(), key=lambda item: item[1]))
         return {name: values[name] for name in numbers}
     edges = np.unique(np.quantile(list(numbers.values()), [0.25, 0.5, 0.75], method="lower"))
     names = [f"up to {edges[0]:g}", *(f"{a:g} to {b:g}" for a, b in pairwise(edges))]
     names.append(f"above {edges[-1]:g}")
     places = np.searchsorted(edges, list(numbers.values()), side="left")
-    return {name: names[place] for name, place in zip(numbers, places, strict=True)}
+    return {name: names[place] for name, place in zip(numbers, places, strict=True)} | texts
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None

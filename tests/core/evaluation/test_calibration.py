@@ -84,3 +84,14 @@ def test_too_few_calibration_samples_give_sets_of_all_classes() -> None:
 def test_a_coverage_of_one_is_refused() -> None:
     with raises_error("KD-EVAL-231"):
         calibration.require_coverage(1.0)
+
+
+def test_an_interval_contains_its_value() -> None:
+    """Resamples of few samples have larger errors than the samples."""
+    for seed in range(20):
+        probabilities, labels = problem(40, seed=seed)
+        found = calibration.measure_calibration(
+            probabilities, labels, [sample(f"s{n}") for n in range(40)], Bootstrap(resamples=50)
+        )
+        for value, low, high in (found.ece, found.adaptive_ece, found.brier):
+            assert low <= value <= high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdkit.core.base.cells import Shade
 from kdkit.core.base.json_record import without_checksum
 from kdkit.core.base.result import Table, to_html
 from kdkit.core.contracts import DomainScore, ModelFeatures, Sample, TrustTable
@@ -22,9 +24,9 @@ from kdkit.core.evaluation.evaluate import _continual
 from kdkit.core.evaluation.report import EvaluationReport, write_report
 from kdkit.core.evaluation.report.labels import spread_apart
 from kdkit.core.evaluation.report.picture import _figure, draw
-from kdkit.core.evaluation.report.tables import retention_sections
+from kdkit.core.evaluation.report.tables import _domains, retention_sections
 from kdkit.core.evaluation.retention import measure_retention
-from kdkit.core.evaluation.scores import Evaluation
+from kdkit.core.evaluation.scores import Evaluation, ModelScores
 from kdkit.core.project.project import Project
 from tests.core.evaluation.test_compare import Named
 from tests.errors import raises_error
@@ -228,3 +230,18 @@ def test_many_metrics_have_a_row_each() -> None:
     assert "'answers'" in by_domain
     assert mean.startswith("Mean ")
     assert not any("AUC" in text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+@pytest.mark.parametrize("first", [math.nan, 0.2])
+def test_the_best_teacher_is_bold_beside_one_without_a_figure(report: EvaluationReport, first: float) -> None:
+    models: list[ModelScores] = []
+    for model in report.evaluation.models:
+        if model.role == "teacher":
+            score = model.domains["ct"]
+            value = first if not any(m.role == "teacher" for m in models) else 0.5
+            own = replace(score, metrics={**score.metrics, "accuracy": value})
+            model = replace(model, domains={**model.domains, "ct": own})
+        models.append(model)
+    table = _domains(replace(report.evaluation, models=tuple(models)))
+    (row,) = [row for row in table.rows if row[0] == "ct"]
+    assert [cell.strong for cell in row if isinstance(cell, Shade)].count(True) == 1
