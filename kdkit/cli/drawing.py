@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from kdkit.core.base.cells import Course, Shade
-from kdkit.core.base.result import CONTROLS, Section, Table
+from kdkit.core.base.result import CONTROLS, Section, Table, without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +48,7 @@ def render(sections: Sequence[Section], console: Console) -> str:
     with console.capture() as capture:
         for part in sections:
             if isinstance(part, str):
-                console.print(part, markup=False, highlight=False, soft_wrap=True)
+                console.print(without_controls(part), markup=False, highlight=False, soft_wrap=True)
                 continue
             for number, table in enumerate(fold(part, console.width)):
                 if number:

@@ -122,3 +122,8 @@ def test_pipes_get_no_console(monkeypatch: pytest.MonkeyPatch) -> None:
     with open(write, "w") as stream:
         assert terminal(stream) is None
     os.close(read)
+
+
+def test_a_line_of_text_escapes_control_characters() -> None:
+    shown = render(["note: ct\x1b[2J"], console())
+    assert shown == r"note: ct\x1b[2J"

@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
+IN_LINES = {code: shown for code, shown in CONTROLS.items() if code != ord("\n")}
+
 T = TypeVar("T")
 
 
@@ -67,7 +69,17 @@ class ResultRows(Result, Sequence[T], Generic[T]):
 
 def to_text(sections: Sequence[Section]) -> str:
     """The sections below each other for a terminal."""
-    return "\n".join(part if isinstance(part, str) else text_table(part) for part in sections)
+    return "\n".join(without_controls(part) if isinstance(part, str) else text_table(part) for part in sections)
+
+
+def without_controls(text: str) -> str:
+    """Text with its control characters escaped, except for line breaks: a terminal would obey them.
+
+    Example:
+        >>> print(without_controls("a\\x1b[31m"))
+        a\\x1b[31m
+    """
+    return text.translate(IN_LINES)
 
 
 def to_html(sections: Sequence[Section]) -> str:

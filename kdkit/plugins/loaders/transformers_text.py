@@ -36,7 +36,7 @@ _MODULES = "modules.json"
 """In folders of sentence-transformers: the steps from a text to its features."""
 _STEPS = ("Transformer", "Pooling", "Normalize")
 """Steps that change nothing here: all features are compared by their direction."""
-_OFFSET = ("camembert", "roberta", "xlm-roberta")
+_OFFSET = ("camembert", "mpnet", "roberta", "xlm-roberta")
 """Types whose positions begin behind that of the padding."""
 _FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
@@ -79,6 +79,10 @@ class TransformersText(nn.Module):
             positions -= int(self._config.pad_token_id) + 1
         return min(n for n in (positions, int(self._tokenizer.model_max_length)) if n > 0)
 
+    def shorten(self, length: int) -> None:
+        """Take texts of at most so many tokens, where the model takes more."""
+        self._wanted = min(length, self.longest)
+
     def identity(self) -> Mapping[str, str]:
         """Everything that determines the features, except the weights."""
         return {
@@ -115,7 +119,8 @@ def load_transformers_text(
         folder: ``config.json``, weights and tokenizer; also a folder of sentence-transformers.
         pooling: ``cls``: the first token of the last layer; ``mean``: the mean of the tokens; ``pooler``: the model's
             ``pooler_output``. By default what the folder's ``1_Pooling/config.json`` says, else ``mean``.
-        context_length: tokens of a text, at most those of the model.
+        context_length: tokens of a text, at most those of the model. By default as many as the folder's
+            ``sentence_bert_config.json`` says, else as many as the model takes.
         precision: ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
@@ -160,6 +165,8 @@ def load_transformers_text(
             where=str(folder),
             fix=f"--option context_length=N with N from 3 to {encoder.longest}, or leave the option out",
         )
+    if context_length is None and (described := _described_length(folder)):
+        encoder.shorten(described)
     return encoder.requires_grad_(False).eval()
 
 
@@ -188,6 +195,16 @@ def _described_pooling(folder: Path) -> str:
             fix="use an encoder with cls or mean pooling and no further layers, or write a loader plugin",
         )
     return str(modes[0])
+
+
+def _described_length(folder: Path) -> int:
+    """Tokens of a text in a folder of sentence-transformers, special ones included; 0 if it does not say."""
+    for path in sorted(folder.glob("sentence_*_config.json")):
+        settings = _read(path)
+        length = settings.get("max_seq_length") if isinstance(settings, dict) else None
+        if isinstance(length, int) and length > 2:
+            return length
+    return 0
 
 
 def _read(path: Path) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from kdkit.core.base.result import Result, ResultRows, Section, Table, format_size, text_table
+from kdkit.core.base.result import Result, ResultRows, Section, Table, format_size, text_table, to_text
 
 
 @dataclass(frozen=True)
@@ -60,3 +60,7 @@ def test_the_base_class_defines_no_content() -> None:
 )
 def test_sizes_have_a_decimal_unit(count: int, text: str) -> None:
     assert format_size(count) == text
+
+
+def test_lines_escape_control_characters_and_keep_their_breaks() -> None:
+    assert to_text(["ct\x1b[2J\nmri\x9b"]) == "ct\\x1b[2J\nmri\\x9b"

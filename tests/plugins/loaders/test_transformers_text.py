@@ -18,7 +18,8 @@ from kdkit.core.teachers.probe import probe
 from kdkit.core.teachers.recognize import recognize_loader
 from kdkit.core.teachers.signals import as_signal_source
 from kdkit.plugins.loaders import kdkit_loaders
-from kdkit.plugins.loaders.transformers_text import load_transformers_text
+from kdkit.plugins.loaders.hugging_face import read_tokenizer_files
+from kdkit.plugins.loaders.transformers_text import TransformersText, load_transformers_text
 from tests.errors import raises_error
 from tests.tiny_models import close, make_bert_folder
 
@@ -127,3 +128,35 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
     (broken / "config.json").write_text('{"model_type": "vit"}')
     with raises_error("KD-LOAD-071", mentions=("vit",)):
         load_transformers_text(broken)
+
+
+def test_sentence_encoders_say_how_long_texts_are(folder: Path, tmp_path: Path) -> None:
+    sentence = tmp_path / "sentence"
+    sentence.mkdir()
+    for path in folder.iterdir():
+        (sentence / path.name).write_bytes(path.read_bytes())
+    described = sentence / "sentence_bert_config.json"
+    described.write_text(json.dumps({"max_seq_length": 6, "do_lower_case": False}))
+    ours = load_transformers_text(sentence)
+    wanted = torch.stack([row.mean(0) for row in states(folder, TEXTS, 6)])
+    assert ours.context_length == 6
+    assert close(ours.encode_text(TEXTS), wanted)
+    assert load_transformers_text(sentence, context_length=8).context_length == 8
+    for length in (9999, None):
+        described.write_text(json.dumps({"max_seq_length": length}))
+        assert load_transformers_text(sentence).context_length == ours.longest
+
+
+def test_positions_of_mpnet_begin_behind_the_padding(folder: Path) -> None:
+    """The longest text that is taken has a state per token; one more has no position."""
+    config = transformers.MPNetConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=12, pad_token_id=1,
+    )  # fmt: skip
+    model: Any = transformers.MPNetModel(config).eval()
+    ours = TransformersText(model, read_tokenizer_files(folder), pooling="mean")
+    assert ours.longest == 10
+    ids = torch.full((1, ours.longest + 1), 5)
+    assert model(ids[:, 1:]).last_hidden_state.shape == (1, ours.longest, 16)
+    with pytest.raises(IndexError):
+        model(ids)

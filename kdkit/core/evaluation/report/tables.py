@@ -143,7 +143,8 @@ def _domains(evaluation: Evaluation) -> Table:
     rows: list[tuple[object, ...]] = []
     for number, domain in enumerate(evaluation.domains):
         count = max(m.domains[domain].count for m in evaluation.models if domain in m.domains)
-        best = max((own[number] for m, own in zip(shown, values, strict=True) if m.role == "teacher"), default=math.nan)
+        teachers = [own[number] for m, own in zip(shown, values, strict=True) if m.role == "teacher"]
+        best = max((value for value in teachers if not math.isnan(value)), default=math.nan)
         cells = [
             Shade(percent(own[number]), shade[m][number], shown[m].role == "teacher" and own[number] >= best)
             for m, own in enumerate(values)
