@@ -32,7 +32,6 @@ from kdkit.core.data.remote_files import (
     is_name,
     is_url,
     mismatch,
-    no_file,
     open_files,
     require_names,
     without_query,
@@ -135,8 +134,6 @@ def _find(storage: Files, url: str, ending: str, folder: Path, reporter: Reporte
                 return None
             else:
                 raise _no_answer(url, str(error)) from None
-    if not files:
-        raise no_file(url, ending)
     require_names(files)
     return files
 

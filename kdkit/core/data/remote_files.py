@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from kdkit.core.base.errors import ExitCode, KdkitError
@@ -22,6 +22,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 if TYPE_CHECKING:
     import httpx2
 
+T = TypeVar("T")
 PROTOCOLS = ("https", "s3", "gs", "hf", "file", "memory")
 """``file`` needs no fetching; ``memory`` is fsspec's, for tests."""
 EXTRA = {"s3": "s3fs", "gs": "gcsfs"}
@@ -65,11 +66,12 @@ class Files(Protocol):
     """One protocol."""
 
     def find(self, url: str, ending: str) -> list[RemoteFile]:
-        """The file ``url``, or all files below it with the ending; none if there is nothing.
+        """The file ``url``, or all files below it with the ending; each URL that braces stand for has some.
 
         Raises:
             Unavailable: later perhaps.
-            KdkitError: the storage refuses the URL; a web server is asked for a file without the ending.
+            KdkitError: nothing there; the storage refuses the URL; a web server is asked for a file without the
+                ending.
         """
 
     def read(self, file: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
@@ -181,7 +183,7 @@ class HttpFiles:
         if odd := next((one for one in urls if not one.lower().endswith(ending)), None):
             raise no_file(odd, ending)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return [file for file in pool.map(self._head, urls) if file is not None]
+            return [_present(file, one, ending) for file, one in zip(pool.map(self._head, urls), urls, strict=True)]
 
     def _head(self, url: str) -> RemoteFile | None:
         with self._answer("HEAD", url) as answer:
@@ -252,13 +254,14 @@ class FsspecFiles:
                 self._system.invalidate_cache()
                 listed = self._system.find(root, detail=True)
             except FileNotFoundError:
-                continue
+                listed = {}
             except (PermissionError, ValueError) as error:
                 raise _refused(one, _named(error)) from None
             except Exception as error:  # each storage raises its own
                 raise Unavailable(_named(error)) from None
-            found += [self._file(path, root, info) for path, info in sorted(listed.items())
-                      if path == root or self._belongs(path, root, ending)]  # fmt: skip
+            here = [self._file(path, root, info) for path, info in sorted(listed.items())
+                    if path == root or self._belongs(path, root, ending)]  # fmt: skip
+            found += _present(here or None, one, ending)
         return found
 
     @staticmethod
@@ -285,6 +288,13 @@ class FsspecFiles:
             except Exception as error:
                 raise Unavailable(_named(error)) from None
             yield place, block
+
+
+def _present(found: T | None, url: str, ending: str) -> T:
+    """What is behind ``url``: leaving out a file that is named would lose its samples silently."""
+    if found is None:
+        raise no_file(url, ending)
+    return found
 
 
 def _is_loopback(url: str) -> bool:

@@ -379,6 +379,15 @@ def test_web_addresses_without_the_ending_are_not_asked_for(tmp_path: Path, path
         assert server.requests == []
 
 
+def test_a_named_file_that_is_missing_is_no_smaller_data_set(tmp_path: Path, memory: Any) -> None:
+    memory.pipe("/bucket/0.tar", CONTENT)
+    with served({"/0.tar": CONTENT, "/2.tar": CONTENT}) as (address, _):
+        for url in (f"{address}/{{0..2}}.tar", "memory://bucket/{0,1}.tar"):
+            with raises_error("KD-DATA-225") as caught:
+                fetch(tmp_path, url)
+            assert str(caught.value.where).endswith("/1.tar")
+
+
 def test_shards_of_a_web_server_are_asked_for_together() -> None:
     """No answer is sent before all requests are here: one after the other would end by the barrier's timeout."""
     together = threading.Barrier(remote_files.AT_ONCE, timeout=10)
