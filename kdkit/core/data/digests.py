@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -151,33 +151,34 @@ class DigestCache:
         old = places[same]
         same[same] = (sizes[old] == images.sizes[same]) & (times[old] == images.times[same])
         digests[same] = values[places[same]]
-        todo, failed = np.flatnonzero(~same), dict[int, str]()
-        if len(todo):
-            failed = self._compute(images, todo, digests, reporter or Silent(), label)
-            good = np.setdiff1d(todo, list(failed))
-            keys = images.keys.take(pa.array(good))
-            columns = [keys, *map(pa.array, (images.sizes[good], images.times[good], digests[good]))]
-            kept = known.filter(pc.invert(pc.is_in(known.column("key"), keys)))
-            self._write(pa.concat_tables([kept, pa.table(columns, schema=CACHED)]))
+        ready, failed = same.copy(), dict[int, str]()
+        try:
+            for place, value in self._computed(images, np.flatnonzero(~same), reporter or Silent(), label):
+                if isinstance(value, str):
+                    failed[place] = value
+                else:
+                    digests[place], ready[place] = value, True
+        finally:  # what is computed is kept, also when the command is interrupted
+            good = np.flatnonzero(ready & ~same)
+            if len(good):
+                keys = images.keys.take(pa.array(good))
+                columns = [keys, *map(pa.array, (images.sizes[good], images.times[good], digests[good]))]
+                kept = known.filter(pc.invert(pc.is_in(known.column("key"), keys)))
+                self._write(pa.concat_tables([kept, pa.table(columns, schema=CACHED)]))
         return digests, failed
 
-    def _compute(
-        self, images: Stamped, todo: NDArray[np.int64], digests: NDArray[np.uint64], reporter: Reporter, label: str
-    ) -> dict[int, str]:
-        """Fill in ``digests`` at ``todo``; returns the failures."""
-        failed, done = dict[int, str](), 0
+    def _computed(
+        self, images: Stamped, todo: NDArray[np.int64], reporter: Reporter, label: str
+    ) -> Iterator[tuple[int, int | str]]:
+        done = 0
         with ThreadPoolExecutor(max_workers=min(8, usable_processors())) as pool:
             for start in range(0, len(todo), AT_ONCE):
                 places = todo[start : start + AT_ONCE]
                 for place, value in zip(places.tolist(), pool.map(self._digest, images.refs(places)), strict=True):
-                    if isinstance(value, str):
-                        failed[place] = value
-                    else:
-                        digests[place] = value
+                    yield place, value
                     done += 1
                     if done % 100 == 0 or done == len(todo):
                         reporter.progress(label, done, len(todo))
-        return failed
 
     def _read(self) -> pa.Table:
         try:

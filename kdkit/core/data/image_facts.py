@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -29,6 +29,8 @@ SIDE = 32
 LOW = 16
 """Frequencies of the hash in each direction."""
 WORDS = LOW * LOW // 16
+AT_ONCE = 1000
+"""Images that wait for a thread at once; an interrupted command waits for them."""
 _FIELDS: list[Any] = [
     ("digest", "<u8"),
     ("hash", "<u2", (WORDS,)),
@@ -113,27 +115,32 @@ class ImageFacts:
         if len(known):
             same[:] = np.logical_and.reduce([known[places][name] == wanted[name] for name in ("key", "size", "time")])
             wanted[same] = known[places[same]]
-        failed = self._compute(images, np.flatnonzero(~same).tolist(), wanted, reporter or Silent())
-        if not same.all():
-            good = np.delete(wanted, list(failed))
-            self._write(np.concatenate([known[~np.isin(known["key"], good["key"])], good]))
-        return wanted, failed
-
-    def _compute(
-        self, images: Sequence[tuple[ImageRef, Stamp]], todo: list[int], into: NDArray[Any], reporter: Reporter
-    ) -> dict[int, str]:
-        failed: dict[int, str] = {}
-        with ThreadPoolExecutor(max_workers=min(8, usable_processors())) as pool:
-            values = pool.map(self._measure, (images[place][0] for place in todo))
-            for done, (place, value) in enumerate(zip(todo, values, strict=True), start=1):
+        ready, failed = same.copy(), dict[int, str]()
+        try:
+            for place, value in self._measured(images, np.flatnonzero(~same).tolist(), reporter or Silent()):
                 if isinstance(value, str):
                     failed[place] = value
                 else:
                     for name in FACTS.names or ():
-                        into[place][name] = value[name]
-                if done % 100 == 0 or done == len(todo):
-                    reporter.progress("decoding", done, len(todo))
-        return failed
+                        wanted[place][name] = value[name]
+                    ready[place] = True
+        finally:  # what is decoded is kept, also when the command is interrupted
+            if (ready & ~same).any():
+                good = wanted[ready]
+                self._write(np.concatenate([known[~np.isin(known["key"], good["key"])], good]))
+        return wanted, failed
+
+    def _measured(
+        self, images: Sequence[tuple[ImageRef, Stamp]], todo: list[int], reporter: Reporter
+    ) -> Iterator[tuple[int, NDArray[Any] | str]]:
+        with ThreadPoolExecutor(max_workers=min(8, usable_processors())) as pool:
+            for start in range(0, len(todo), AT_ONCE):
+                places = todo[start : start + AT_ONCE]
+                values = pool.map(self._measure, [images[place][0] for place in places])
+                for done, (place, value) in enumerate(zip(places, values, strict=True), start=start + 1):
+                    yield place, value
+                    if done % 100 == 0 or done == len(todo):
+                        reporter.progress("decoding", done, len(todo))
 
     def _read(self) -> NDArray[Any]:
         try:

@@ -61,6 +61,28 @@ def test_files_are_hashed_once_and_a_damaged_cache_is_rebuilt(tmp_path: Path) ->
     assert (load_index(project).digests == first.digests).all()
 
 
+def test_an_interrupted_command_keeps_what_it_hashed(tmp_path: Path) -> None:
+    images, hashed, stop = [], list[ImageRef](), True
+    for i in range(4):
+        path = tmp_path / f"{i}.png"
+        path.write_bytes(b"%d" % i)
+        images.append((path, stamp_of(path)))
+
+    def digest(path: ImageRef) -> int | str:
+        hashed.append(path)
+        if stop and path == images[3][0]:
+            raise KeyboardInterrupt
+        return file_digest(path)
+
+    cache = DigestCache(tmp_path / "state" / "digests.arrow", digest)
+    with pytest.raises(KeyboardInterrupt):
+        cache.get(images)
+    stop = False
+    hashed.clear()
+    assert cache.get(images) == [file_digest(path) for path, _ in images]
+    assert hashed == [images[3][0]]
+
+
 def test_a_read_only_disk_costs_the_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path))

@@ -69,3 +69,26 @@ def test_images_are_decoded_once_and_a_damaged_cache_is_rebuilt(
         assert len(decoded) == 5
     np.save(cache, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert read(paths)[0] == [8, 99, 10, 0, 12]
+
+
+def test_an_interrupted_command_keeps_what_it_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, stop = list[str](), True
+    plain, paths = image_facts.measure_image, [tmp_path / f"{i}.png" for i in range(6)]
+    for path in paths:
+        Image.new("L", (8, 8)).save(path)
+
+    def interrupted(path: ImageRef, options: ImageOptions) -> object:
+        decoded.append(Path(str(path)).name)
+        if stop and path == paths[4]:
+            raise KeyboardInterrupt
+        return plain(path, options)
+
+    monkeypatch.setattr(image_facts, "measure_image", interrupted)
+    monkeypatch.setattr(image_facts, "AT_ONCE", 2)
+    images = [(path, stamp_of(path)) for path in paths]
+    with pytest.raises(KeyboardInterrupt):
+        ImageFacts(tmp_path / "state", NONE).get(images)
+    decoded.clear()
+    stop = False
+    assert ImageFacts(tmp_path / "state", NONE).get(images)[0]["width"].tolist() == [8] * 6
+    assert sorted(decoded) == ["4.png", "5.png"]
