@@ -64,7 +64,8 @@ class DomainScore:
     ``draws`` are the (R,) bootstrap values of metrics without outcomes, such as AUC, but not of parts of one
     (``auc/Edema``). Equal samples and seeds give equal resamples for every model, so the difference of two models'
     draws is their paired bootstrap. ``groups`` is the number of groups (patients) that the bootstrap draws, 0 where it
-    draws samples. ``subgroups``, ``calibration``, ``confusion`` and ``curves`` are for reports.
+    draws samples; ``units`` are the group of each sample, as a number, if any has several.
+    ``subgroups``, ``calibration``, ``confusion`` and ``curves`` are for reports.
     """
 
     domain: str
@@ -79,6 +80,7 @@ class DomainScore:
     pooled: tuple[str, ...] = ()
     draws: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     groups: int = 0
+    units: tuple[int, ...] = ()
     subgroups: tuple[SubgroupScore, ...] = ()
     calibration: Calibration | None = None
     confusion: Confusion | None = None

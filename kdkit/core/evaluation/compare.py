@@ -215,7 +215,7 @@ def _best_on_calibration(teachers: Sequence[ModelScores], domains: Sequence[str]
 def _best_on_test(teachers: Sequence[ModelScores], domains: Sequence[str], metric: str) -> dict[str, str]:
     chosen = {}
     for domain in domains:
-        able = [t for t in teachers if domain in t.domains]
+        able = [t for t in teachers if domain in t.domains and metric in t.domains[domain].metrics]
         if able:
             chosen[domain] = max(able, key=lambda t: t.domains[domain].metrics[metric]).name
     return chosen
@@ -228,13 +228,17 @@ def _ratios(models: Sequence[ModelScores]) -> dict[str, dict[str, float]]:
         return {}
     ratios = {}
     for student in (m for m in models if m.role == "student"):
-        shared = [d for d in oracle.domains if d in student.domains]
         ratios[student.name] = {
             metric: _mean(student, metric, shared) / best
             for metric in oracle.means
-            if shared and (best := _mean(oracle, metric, shared)) != 0
+            if (shared := _having(metric, oracle, student)) and (best := _mean(oracle, metric, shared)) != 0
         }
     return ratios
+
+
+def _having(metric: str, *models: ModelScores) -> list[str]:
+    """The domains of the first model where all have the metric; it is undefined on some."""
+    return [d for d in models[0].domains if not any(np.isnan(model.values(metric, (d,))[0]) for model in models)]
 
 
 def _ids(models: Sequence[ModelScores], domain: str) -> tuple[str, ...]:
@@ -245,10 +249,14 @@ def _ids(models: Sequence[ModelScores], domain: str) -> tuple[str, ...]:
 def _groups(
     models: Sequence[ModelScores], domains: Sequence[str], samples: Sequence[Sample]
 ) -> dict[str, tuple[int, ...]]:
-    """Domain -> the group of each scored sample, where a group has several of them."""
+    """Domain -> the group of each scored sample, where a group has several of them: as the task drew them, or by the
+    samples' groups if it does not say."""
     group = dict(zip((sample.id for sample in samples), sample_groups(samples).tolist(), strict=True))
     found = {}
     for domain in domains:
+        if units := next(m.domains[domain].units for m in models if domain in m.domains):
+            found[domain] = units
+            continue
         own = np.array([group.get(name, -1 - row) for row, name in enumerate(_ids(models, domain))], dtype=np.int64)
         numbers = np.unique(own, return_inverse=True)[1]
         if len(own) and numbers.max() + 1 < len(own):
@@ -287,4 +295,4 @@ def _against_oracle(
 
 
 def _mean(model: ModelScores, metric: str, domains: Sequence[str]) -> float:
-    return float(np.nanmean(model.values(metric, tuple(domains))))
+    return float(np.mean(model.values(metric, tuple(domains))))

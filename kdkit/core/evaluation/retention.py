@@ -225,7 +225,7 @@ def _teacher(
     name: str, changes: Sequence[DomainChange], sources: Sequence[Evaluation], metric: str
 ) -> TeacherRetention | None:
     scores = next((m for e in sources for m in e.of_role("teacher") if m.name == name), None)
-    used = [c for c in changes if scores is not None and c.domain in scores.domains]
+    used = [c for c in changes if scores is not None and metric in getattr(scores.domains.get(c.domain), "metrics", ())]
     if scores is None or not used:
         return None
     whole = _teacher_total(scores, used, metric)

@@ -125,7 +125,7 @@ class Evaluation:
         plain: dict[str, Any] = to_plain(self)
         for model in plain["models"]:
             for score in model["domains"].values():
-                del score["ids"], score["domain"]
+                del score["ids"], score["domain"], score["units"]  # 'groups' of the evaluation are the units
                 if model["role"] != "student":
                     del score["draws"]
         scores = {domain: score for model in self.models for domain, score in model.domains.items()}
@@ -222,6 +222,7 @@ def _score_from_json(domain: str, data: Mapping[str, Any], ids: tuple[str, ...])
         pooled=tuple(data.get("pooled", ())),
         draws={name: _unpack(values) for name, values in data.get("draws", {}).items()},
         groups=int(data.get("groups", 0)),
+        units=tuple(map(int, data.get("units", ()))),
         **{name: read.validate_python(data[name]) for name, read in _DETAILS.items() if name in data},
     )
 

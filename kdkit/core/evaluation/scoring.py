@@ -85,6 +85,8 @@ def score_domain(
     found = _measure(predicted, every, units, how)
     few = _few(len(samples), _group_count(units))
     shares = [name for name in found if name not in predicted.figures]
+    undefined = [name for name in (*predicted.outcomes, *predicted.metrics) if name not in found]
+    none = (f"undefined on these samples: {', '.join(undefined)}",) if undefined and not shares else ()
     return DomainScore(
         domain=domain,
         count=len(samples),
@@ -93,11 +95,12 @@ def score_domain(
         level=how.level,
         ids=tuple(sample.id for sample in samples),
         outcomes=predicted.outcomes,
-        notes=(*notes, *few),
+        notes=(*notes, *none, *few),
         figures={name: (x.value, *x.bounds) for name, x in found.items() if name in predicted.figures},
         pooled=tuple(pooled),
         draws={name: found[name].draws for name in shares if name not in predicted.outcomes and "/" not in name},
         groups=_group_count(units),
+        units=tuple(units.tolist()) if _group_count(units) else (),
         subgroups=tuple(_subgroups(predicted, units, how)),
         **details,
     )

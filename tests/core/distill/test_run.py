@@ -159,7 +159,7 @@ def test_a_task_that_fails_after_training_is_said_not_to_be_compared(with_xray: 
     parent = Versions(project).get()
     image = next(s.image for s in inventory.index.samples if s.domain == "ct" and s.split == "train")
     tasks, student = GuardTasks(project, inventory), cast(nn.Module, load_student(parent, project.catalogue))
-    image.write_bytes(b"no image")
+    Path(str(image)).write_bytes(b"no image")
     found = list(tasks.compare(student, parent, heard))
     assert [one if isinstance(one, str) else one.name for one in found] == ["knn/ct", "retrieval/ct"]
     assert isinstance(found[0], str)

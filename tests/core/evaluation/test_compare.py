@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,28 @@ def test_retention_is_json() -> None:
     nothing = measure_retention(after(ct=1), after(oct=1))
     assert json.loads(json.dumps(nothing.to_json(), allow_nan=False))["mean"] is None
     assert nothing.worst is None
+
+
+class Undefined(Fixed):
+    """Accuracy has no value on ``ct``, as a c-index without comparable pairs."""
+
+    def evaluate(self, view: ModelFeatures, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+        scores = super().evaluate(view, samples)
+        return [replace(s, metrics={}, intervals={}, outcomes={}) if s.domain == "ct" else s for s in scores]
+
+
+def test_a_domain_where_the_headline_is_undefined_leaves_the_others() -> None:
+    views = [Named(name) for name in RIGHT]
+    table = trust([[0.9, 0.5, 0.7], [0.5, 0.9, 0.6]])
+    found = compare_models(Undefined(RIGHT), views[:1], views[1:], data(), trust=table)
+    assert found.model("oracle-on-test").chosen == {"oct": "eye", "skin": "eye"}
+    assert found.ratios["v1"]["accuracy"] == pytest.approx((0.9 + 0.7) / (0.94 + 0.60))
+    kept = measure_retention(evaluation(), evaluation(), trusted={"radio": DOMAINS})
+    assert measure_retention(found, found, trusted={"radio": DOMAINS}).not_compared == ("ct",)
+    mixed = measure_retention(
+        evaluation(),
+        replace(evaluation(), models=(evaluation().models[0], *found.models[1:])),
+        trusted={"radio": DOMAINS},
+    )
+    assert kept.teachers["radio"].domains == DOMAINS
+    assert mixed.teachers["radio"].domains == ("oct", "skin")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from kdkit.core.contracts import Sample
+from kdkit.core.evaluation.compare import compare_models
+from kdkit.core.evaluation.retention import measure_retention
+from kdkit.core.evaluation.scores import Evaluation
 from kdkit.plugins.tasks.retrieval import Retrieval
 from tests.errors import raises_error
 from tests.plugins.tasks.views import Array, Noisy, sample
@@ -99,3 +103,12 @@ def test_a_rank_below_one_is_refused() -> None:
     with raises_error("KD-EVAL-015"):
         Retrieval(at=[0, 5])
     assert Retrieval(at=[20]).at == (1, 20)
+
+
+def test_comparisons_draw_images_with_all_their_captions() -> None:
+    samples = [sample(f"s{n}", f"caption {n}", image=f"{n // 5}.png") for n in range(60)]
+    found = compare_models(Retrieval(resamples=50), [Noisy(0.5)], [], samples)
+    assert found.groups == {"ct": tuple(n // 5 for n in range(60))}
+    back = Evaluation.from_json(json.loads(json.dumps(found.to_json())))
+    change = measure_retention(back, back, metric="recall@1").domains["ct"]
+    assert (change.count, change.groups) == (60, 12)

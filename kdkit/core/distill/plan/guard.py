@@ -30,11 +30,15 @@ def check_guard(project: Project, index: SampleIndex) -> None:
             )
         for target in targets:
             if target.domain not in able:
+                part, _, domain = target.domain.rpartition("/")
+                whole = f"{task}:{target.metric}/{domain}" if target.metric and domain in able else ""
                 raise KdkitError(
                     "KD-DIST-230",
                     f"the guard cannot measure '{target.name}'",
                     where=f"registry.yaml, guard.{target.name}",
                     why=f"the task '{task}' can score these domains of the calibration split: "
                     f"{', '.join(sorted(able)) or 'none'}",
-                    fix=did_you_mean(target.domain, sorted(able)),
+                    fix=f"the guard compares no part of a metric, such as '{part}': write '{whole}'"
+                    if whole
+                    else did_you_mean(target.domain, sorted(able)),
                 )

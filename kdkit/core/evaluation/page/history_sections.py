@@ -27,7 +27,8 @@ def retention_over_versions(report: EvaluationReport) -> Markup:
         for domain in evaluation.domains
     }
     first = {domain: history.index(report.learned[domain]) for domain in values if domain in report.learned}
-    lost = {c.domain for c in _changes(report.retention) if c.over_tolerance and c.significant}
+    kept = () if report.retention is None else report.retention.domains.values()
+    lost = {c.domain for c in kept if c.over_tolerance and c.significant}
     lines = _domain_lines(values, first, lost)
     label = f"Points of {metric} gained or lost since each domain was first taught, over {' to '.join(history)}"
     rows = []
@@ -68,20 +69,20 @@ def _domain_lines(values: Mapping[str, Sequence[float]], first: Mapping[str, int
 
 
 def changes_since_parent(report: EvaluationReport) -> Markup:
-    """A strip per domain: the change in points with its interval and tolerance."""
+    """A strip per domain and further check: the change in points with its interval and tolerance."""
     changes = _changes(report.retention)
     scale = scale_of([v for c in changes for v in (c.low, c.high, c.points, -c.tolerance)], zero=True)
     rows = []
     for c in changes:
         bad = c.over_tolerance and c.significant
         style = "lost" if bad else "plain"
-        words = f"{c.domain}: {points(c.points)} points ({points_bounds(c.low, c.high)})"
+        words = f"{c.name}: {points(c.points)} points ({points_bounds(c.low, c.high)})"
         marks: list[Dot | Span | Rule] = [
             Rule(0.0), Rule(-c.tolerance, "tolerance"), Span(c.low, c.high, style), Dot(c.points, "m0", style, words)
         ]  # fmt: skip
         verdict = "LOST" if bad else "lost, not significant" if c.over_tolerance else "kept"
         rows.append([
-            Cell(c.domain), Cell(strip(scale, marks, words), style="strip-cell"),
+            Cell(c.name), Cell(strip(scale, marks, words), style="strip-cell"),
             Cell(join([tag("span", points(c.points)), tag("small", points_bounds(c.low, c.high))]), c.points, "n"),
             number(percent(c.before), c.before), number(percent(c.after), c.after),
             number(f"{c.tolerance:g}", c.tolerance), Cell(verdict, style="verdict-lost" if bad else ""),
@@ -176,7 +177,7 @@ def lineage_table(facts: PageFacts) -> Markup:
 
 
 def _changes(retention: Retention | None) -> Sequence[DomainChange]:
-    return () if retention is None else tuple(retention.domains.values())
+    return () if retention is None else (*retention.domains.values(), *retention.checks)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -138,6 +138,11 @@ def _summary(facts: PageFacts) -> Markup:
         interval = "" if kept.low is None or kept.high is None else points_bounds(kept.low, kept.high)
         text = f"points on old domains, calibration split; {interval}"
         tiles.append(_tile(f"Change since {lineage.parent}", points(kept.mean), text))
+    if kept is not None and kept.guard is not None and not kept.guard.promoted:
+        changes = {**{c.name: c for c in kept.checks}, **kept.domains}
+        lost = [f"{name} {points(changes[name].points)}" if name in changes else name for name in kept.guard.failed]
+        text = f"points: {', '.join(lost)}" if lost else "the mean over old domains lost too much"
+        tiles.append(_tile("Guard", "refused", f"{text}; calibration split"))
     taught = [teacher.name for teacher in lineage.teachers if not teacher.inherited]
     tiles.append(_tile("Teachers", str(len(taught)), shorten(", ".join(taught), 90)))
     samples = sum(lineage.data.samples.values())

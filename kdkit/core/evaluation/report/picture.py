@@ -59,8 +59,8 @@ def describe_picture(report: EvaluationReport) -> str:
     parts = [
         f"{metric.capitalize()} of {student.name} on {len(evaluation.domains)} domains "
         f"of the {evaluation.split} split: "
-        + ", ".join(f"{d} {100 * s.metrics[metric]:.0f} %" for d, s in student.domains.items())
-        + f"; mean {100 * student.means[metric]:.1f} %."
+        + ", ".join(f"{d} {100 * s.metrics[metric]:.0f} %" for d, s in student.domains.items() if metric in s.metrics)
+        + (f"; mean {100 * student.means[metric]:.1f} %." if metric in student.means else "none has a value.")
     ]
     teachers = [teacher for teacher in evaluation.of_role("teacher") if metric in teacher.means]
     if teachers:
@@ -119,7 +119,7 @@ def _domains(axes: Axes, report: EvaluationReport) -> None:
         zorder=7, label=f"student {student.name}",
     )  # fmt: skip
     for domain, row in zip(domains, rows, strict=True):
-        if domain in student.domains:
+        if domain in student.domains and metric in student.domains[domain].intervals:
             axes.hlines(row, *student.domains[domain].intervals[metric], color=STUDENT, lw=2.4, zorder=6)
     oracle = next((m for m in evaluation.models if m.role == "oracle"), None)
     if oracle is not None:

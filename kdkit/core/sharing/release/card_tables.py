@@ -164,7 +164,7 @@ def increments_table(history: Sequence[Lineage]) -> str:
                 ", ".join(map(cell, added)) or "-",
                 _points(kept.mean, kept.low, kept.high),
                 "-" if worst is None else f"{cell(worst.domain)} {_points(worst.points, worst.low, worst.high)}",
-                _verdict(lineage, kept.guard) if kept.domains else "no labeled samples",
+                _verdict(lineage, kept.guard) if kept.domains or kept.checks else "no labeled samples",
                 ", ".join(map(cell, kept.not_compared)) or "-",
             )
         )

@@ -14,19 +14,20 @@ from tests.toy_project import open_project
 
 
 @pytest.mark.parametrize(
-    ("guard", "id"),
+    ("guard", "id", "said"),
     [
-        ("retrieval/mrx: 1.0", "KD-DIST-230"),
-        ("retrievel/ct: 1.0", "KD-PLUG-003"),
-        ("by: {sex: 2.0}", "KD-EVAL-230"),
+        ("retrieval/mrx: 1.0", "KD-DIST-230", "mri"),
+        ("retrievel/ct: 1.0", "KD-PLUG-003", "retrieval"),
+        ("retrieval:recall@1/mass/ct: 1.0", "KD-DIST-230", "'retrieval:recall@1/ct'"),
+        ("by: {sex: 2.0}", "KD-EVAL-230", "sex"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(folder: Path, guard: str, id: str) -> None:
+def test_what_cannot_be_measured_is_refused(folder: Path, guard: str, id: str, said: str) -> None:
     registry = folder / "registry.yaml"
     text = registry.read_text(encoding="utf-8")
     registry.write_text(text.replace("tolerance: 10", f"tolerance: 10, {guard}"), encoding="utf-8")
     project = open_project(folder)
-    with raises_error(id):
+    with raises_error(id, mentions=(said,)):
         check_guard(project, load_index(project))
 
 

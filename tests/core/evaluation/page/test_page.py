@@ -15,6 +15,7 @@ from kdkit.core.evaluation.page.markup import breakable, tag
 from kdkit.core.evaluation.page.page import _resource, render_page, section_titles
 from tests.core.evaluation.page.made_up import COUNT, HOSTILE, LONG, made_up_facts
 from tests.core.evaluation.page.test_markup import Reader
+from tests.lineages import guard, lineage, retention
 
 DOMAINS = (*(f"domain-{n:02d}" for n in range(27)), LONG, HOSTILE, "ct")
 TEACHERS = ("biomedclip", LONG, HOSTILE, *(f"teacher-{n}" for n in range(7)))
@@ -129,3 +130,24 @@ def _luminance(color: str) -> float:
     channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return math.fsum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_a_refused_version_shows_the_check_that_failed(facts: PageFacts) -> None:
+    changed = retention({"domain": "ct", "points": 0.5})
+    check = {
+        **changed["domains"]["ct"],
+        "points": -9.5,
+        "task": "retrieval",
+        "significant": True,
+        "over_tolerance": True,
+    }
+    guarded = {**changed, "checks": [check], "guard": guard("retrieval/ct", promoted=False)}
+    refused = lineage("v3", "v2", retention=guarded)
+    record = refused.retention
+    assert facts.main
+    assert facts.main.retention
+    assert record
+    report = replace(facts.main, retention=replace(facts.main.retention, checks=record.checks))
+    text = Reader(render_page(replace(facts, reports=(report,), lineages=(*facts.lineages[:-1], refused)))).text
+    assert re.search(r"Guard\s*refused\s*points: retrieval/ct", text)
+    assert re.search(r"retrieval/ct\W[^%]*LOST", text)

@@ -245,3 +245,20 @@ def test_the_best_teacher_is_bold_beside_one_without_a_figure(report: Evaluation
     table = _domains(replace(report.evaluation, models=tuple(models)))
     (row,) = [row for row in table.rows if row[0] == "ct"]
     assert [cell.strong for cell in row if isinstance(cell, Shade)].count(True) == 1
+
+
+class Undefined(Fixed):
+    """Accuracy has no value on ``ct``."""
+
+    def evaluate(self, view: ModelFeatures, samples: Sequence[Sample]) -> Sequence[DomainScore]:
+        scores = super().evaluate(view, samples)
+        return [replace(s, metrics={}, intervals={}, outcomes={}) if s.domain == "ct" else s for s in scores]
+
+
+def test_a_domain_without_the_headline_leaves_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    report = make(("v1",), task=Undefined())
+    text = draw(report, path)
+    assert Image.open(path).size[0] > 500
+    assert re.findall(r"(\w+) (\d+) %", text)[:2] == [("oct", "30"), ("skin", "80")]
+    assert "skin" in str(write_report(Project(tmp_path).reports, report))

@@ -245,6 +245,9 @@ def test_a_guard_without_figures_passed_nothing() -> None:
     unjudged = lineage(retention=retention(mean=None, new_domains=["oct"], not_compared=["ct"]))
     text = card_text(with_last(retention=unjudged.retention))
     assert "| v1 to v2 | eye\\_net | oct | - | - | no labeled samples | ct |" in text
+    check = {**retention({"domain": "ct", "points": -9.0})["domains"]["ct"], "task": "retrieval"}
+    record = {**retention(mean=None, checks=[check], guard=guard("retrieval/ct", promoted=False))}
+    assert "| **refused**: retrieval/ct |" in card_text(with_last(retention=lineage(retention=record).retention))
 
 
 @pytest.mark.parametrize(
