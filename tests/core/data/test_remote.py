@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -386,20 +385,3 @@ def test_a_named_file_that_is_missing_is_no_smaller_data_set(tmp_path: Path, mem
             with raises_error("KD-DATA-225") as caught:
                 fetch(tmp_path, url)
             assert str(caught.value.where).endswith("/1.tar")
-
-
-def test_shards_of_a_web_server_are_asked_for_together() -> None:
-    """No answer is sent before all requests are here: one after the other would end by the barrier's timeout."""
-    together = threading.Barrier(remote_files.AT_ONCE, timeout=10)
-
-    class Waits(Server):
-        files: ClassVar[dict[str, bytes]] = {f"/{n}.tar": bytes(n) for n in range(remote_files.AT_ONCE)}
-
-        def do_HEAD(self) -> None:
-            together.wait()
-            super().do_HEAD()
-
-    with serving(Waits) as address:
-        url = f"{address}/{{0..{remote_files.AT_ONCE - 1}}}.tar"
-        found = remote_files.HttpFiles(url).find(url, ".tar")
-    assert [(file.name, file.size) for file in found] == [(f"{n}.tar", n) for n in range(remote_files.AT_ONCE)]

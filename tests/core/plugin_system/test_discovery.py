@@ -136,25 +136,25 @@ def test_ctrl_c_during_loading_interrupts_the_command(site: Path) -> None:
 
 
 def test_the_same_object_cannot_be_registered_twice(site: Path) -> None:
-    both = "[kdkit]\na = kdkit_two\nb = kdkit_two\n"
-    write_distribution(site, "kdkit-two", GOOD.format(name="two"), entry_points=both)
+    both = "[kdkit]\na = kdkit_pair\nb = kdkit_pair\n"
+    write_distribution(site, "kdkit-pair", GOOD.format(name="two"), entry_points=both)
     catalogue = discover(installed())
-    first, second = (record for record in catalogue.records if record.distribution == "kdkit-two")
+    first, second = (record for record in catalogue.records if record.distribution == "kdkit-pair")
     assert (first.status, second.status) == ("ok", "broken")
     assert "'a'" in second.error
-    assert second.error.endswith(" kdkit-two")
-    assert catalogue.get("loss", "two").provider == "kdkit-two"
+    assert second.error.endswith(" kdkit-pair")
+    assert catalogue.get("loss", "two").provider == "kdkit-pair"
 
 
 def test_two_plugins_of_one_distribution_cannot_share_a_name(site: Path) -> None:
     (site / "kdkit_more.py").write_text(GOOD.format(name="two"))
-    both = "[kdkit]\na = kdkit_two\nb = kdkit_more\n"
-    write_distribution(site, "kdkit-two", GOOD.format(name="two"), entry_points=both)
+    both = "[kdkit]\na = kdkit_pair\nb = kdkit_more\n"
+    write_distribution(site, "kdkit-pair", GOOD.format(name="two"), entry_points=both)
     catalogue = discover(installed())
     (error,) = (r.error for r in catalogue.records if r.name == "b")
     assert error.startswith("ValueError: ")
-    assert all(name in error for name in ("kdkit-two", "'two'"))
-    assert [entry.qualified for entry in catalogue.entries("loss") if entry.spec.name == "two"] == ["kdkit-two:two"]
+    assert all(name in error for name in ("kdkit-pair", "'two'"))
+    assert [entry.qualified for entry in catalogue.entries("loss") if entry.spec.name == "two"] == ["kdkit-pair:two"]
 
 
 def test_damaged_metadata_affects_no_other_plugin(site: Path) -> None:

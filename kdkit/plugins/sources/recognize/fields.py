@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +241,8 @@ def find_root(folder: Path, values: Sequence[str], where: str) -> str | None:
         return os.path.relpath(os.path.commonpath([os.path.dirname(value) for value in values]), folder)
     if _fits(folder, checked):
         return "."
-    roots = {os.path.realpath(root): os.path.relpath(root, folder) for root in _around(folder) if _fits(root, checked)}
+    near = _fitting(_below(folder), folder, checked)
+    roots = near or _fitting(_beside(folder), folder, checked)
     if len(roots) > 1:
         raise KdkitError(
             "KD-SRC-114",
@@ -253,13 +254,21 @@ def find_root(folder: Path, values: Sequence[str], where: str) -> str | None:
     return next(iter(roots.values()), None)
 
 
+def _fitting(roots: Iterable[Path], folder: Path, values: Sequence[str]) -> dict[str, str]:
+    """Real path -> path relative to ``folder``, of those that hold the files."""
+    return {os.path.realpath(root): os.path.relpath(root, folder) for root in roots if _fits(root, values)}
+
+
 def _fits(root: Path, values: Sequence[str]) -> bool:
     return all(os.path.isfile(root / value) for value in values)
 
 
-def _around(folder: Path) -> Iterator[Path]:
-    """The folders below it (two levels), the one above and those beside it."""
-    below = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_dir())
-    yield from below[:FOLDERS]
+def _below(folder: Path) -> list[Path]:
+    """The folders below it, two levels."""
+    return sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_dir())[:FOLDERS]
+
+
+def _beside(folder: Path) -> Iterator[Path]:
+    """The folder above it, and those beside it."""
     yield folder.parent
     yield from sorted(path for path in folder.parent.glob("*") if path.is_dir() and path != folder)[:FOLDERS]

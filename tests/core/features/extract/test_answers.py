@@ -102,10 +102,10 @@ def test_an_error_of_the_moment_is_tried_again(
     make(root, endpoint, Oracle(), extracted=False)
     away = held_out_images(root)
 
-    def fails(path: Path) -> Image.Image:
+    def fails(path: Path, **options: object) -> Image.Image:
         if path in away:
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return really(path)
+        return really(path, **options)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", fails)
