@@ -9,7 +9,7 @@ import pytest
 from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index
 from kdkit.core.data.check import check_data
-from kdkit.core.data.load import read_sources
+from kdkit.core.data.entries import read_sources
 from kdkit.core.data.start import start_project
 from tests.core.features.small import paint
 from tests.errors import raises_error
