@@ -17,7 +17,7 @@ from kdkit.core.data.images import decode
 from tests.plugins.sources.archives import write_parquet, write_tar
 from tests.plugins.sources.files import read
 
-MEDMINI = Path("/work/shared/data/medmini/images")
+MEDMINI = Path(__file__).parents[2].parent / "shared" / "data" / "medmini" / "images"
 EVERY = 80
 """Every 80th image; all of them were compared once, with 1 here: docs/explanation/benchmarks.md."""
 PLAIN = {"domain": "d", "split": "train"}

@@ -111,6 +111,15 @@ class CountsTokens(LimitsTexts, Protocol):
         """Tokens of each text before it is truncated, including special ones."""
 
 
+@runtime_checkable
+class NeedsSignals(Protocol):
+    """Optional, for a loss whose options decide what it needs: a run without it is refused before an extraction."""
+
+    @property
+    def needed_signals(self) -> Sequence[str]:
+        """Signals of which at least one teacher must give each."""
+
+
 # ------------------------------------------------------------------------------------- student
 
 

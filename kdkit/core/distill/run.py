@@ -28,7 +28,12 @@ from kdkit.core.distill.model.interpolation import interpolate, save_state
 from kdkit.core.distill.model.previous_version import FOLDER
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.checks import idle_losses, require_same_tokens, require_teachable, token_losses
-from kdkit.core.distill.plan.compatibility import require_compatible, require_previous, require_protection
+from kdkit.core.distill.plan.compatibility import (
+    require_compatible,
+    require_needed_signals,
+    require_previous,
+    require_protection,
+)
 from kdkit.core.distill.plan.gaps import warn_of_gaps
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
 from kdkit.core.distill.plan.loss_signals import with_skipping_losses
@@ -178,6 +183,7 @@ def checked_inventory(
         locked = {name: lock.teachers[name] for name in registry.teachers if name in lock.teachers}
         train = index.samples.take(index.select(split="train"))
         require_protection(recipe, student, index)
+        require_needed_signals(recipe, project.catalogue, locked)
         require_compatible(recipe, student, locked, train, domain_limits(registry), reporter)
         compared.extend(locked)
 

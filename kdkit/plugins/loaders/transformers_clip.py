@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoTokenizer
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
@@ -20,7 +20,6 @@ from kdkit.plugins.loaders.hugging_face import (
     missing_packages,
     read_tokenizer_files,
     require_processors,
-    without_reports,
     wrong_weights,
 )
 from kdkit.plugins.loaders.model_types import CUSTOM_CODE, model_type, needs_own_code, require_known_type
@@ -29,10 +28,10 @@ from kdkit.plugins.loaders.own_files import require_own_files
 from kdkit.plugins.loaders.precision import dtype_of
 from kdkit.plugins.loaders.preprocessing import Overrides, open_processor, read_overrides
 from kdkit.plugins.loaders.transformers_encoder import TransformersEncoder
+from kdkit.plugins.loaders.transformers_model import LOCAL, open_model
 
 NAFLEX = "siglip2"
 """The model type whose images are patches of a variable number."""
-_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def load_transformers_clip(
@@ -82,17 +81,10 @@ def _load(folder: Path, dtype: torch.dtype, wanted: Overrides) -> TransformersEn
     if kind in DUAL_ENCODERS:
         require_processors(folder, tokenizer=True)
     try:
-        with torch.random.fork_rng(devices=[]), without_reports():
-            model, info = AutoModel.from_pretrained(
-                folder,
-                dtype=dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
-                **_LOCAL,
-            )
+        model, info = open_model(folder, dtype)
         # Pillow, as the authors of CLIP and their followers used it: torchvision resizes to other gray levels.
-        image_processor = open_processor(folder, wanted, **_LOCAL)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
+        image_processor = open_processor(folder, wanted, **LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except pickle.UnpicklingError as error:
         raise KdkitError(
             "KD-LOAD-030",

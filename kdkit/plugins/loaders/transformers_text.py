@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoTokenizer
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import require_readable
@@ -23,15 +23,14 @@ from kdkit.plugins.loaders.hugging_face import (
     open_tokenizer,
     read_tokenizer_files,
     require_processors,
-    without_reports,
     wrong_weights,
 )
 from kdkit.plugins.loaders.model_types import require_known_type
 from kdkit.plugins.loaders.own_files import require_own_files
 from kdkit.plugins.loaders.precision import dtype_of
+from kdkit.plugins.loaders.transformers_model import LOCAL, open_model
 
 POOLINGS = ("cls", "mean", "pooler")
-_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _MODULES = "modules.json"
 """In folders of sentence-transformers: the steps from a text to its features."""
 _STEPS = ("Transformer", "Pooling", "Normalize")
@@ -140,14 +139,7 @@ def load_transformers_text(
             fix="choose one: " + " or ".join(f"--option pooling={name}" for name in POOLINGS),
         )
     try:
-        with torch.random.fork_rng(devices=[]), without_reports():
-            model, info = AutoModel.from_pretrained(
-                folder,
-                dtype=dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
-                **_LOCAL,
-            )
+        model, info = open_model(folder, dtype)
     except pickle.UnpicklingError as error:
         raise _not_a_text_model(folder, "its weights are a pickle that contains code") from error
     except ImportError as error:
@@ -216,7 +208,7 @@ def _read(path: Path) -> Any:
 
 
 def _load_tokenizer(folder: str) -> Any:
-    return AutoTokenizer.from_pretrained(folder, **_LOCAL)
+    return AutoTokenizer.from_pretrained(folder, **LOCAL)
 
 
 def _not_a_text_model(folder: Path, why: str) -> KdkitError:

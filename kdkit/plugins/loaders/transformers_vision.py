@@ -10,21 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders import VISION_POOLER, VISION_TOKENS
-from kdkit.plugins.loaders.hugging_face import missing_packages, require_processors, without_reports, wrong_weights
+from kdkit.plugins.loaders.hugging_face import missing_packages, require_processors, wrong_weights
 from kdkit.plugins.loaders.image_encoder import POOLINGS, ImageEncoder, pool_tokens, require_pooling, vision_error
 from kdkit.plugins.loaders.model_types import require_known_type
 from kdkit.plugins.loaders.own_files import require_own_files
 from kdkit.plugins.loaders.precision import dtype_of
 from kdkit.plugins.loaders.preprocessing import Overrides, open_processor, read_overrides
+from kdkit.plugins.loaders.transformers_model import LOCAL, open_model
 
-_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _LIBRARY = "transformers"
 
 
@@ -61,15 +59,8 @@ def load_transformers_vision(
     require_known_type(folder, (*VISION_TOKENS, *VISION_POOLER), "this loader takes vision models without a text tower")
     require_processors(folder, tokenizer=False)
     try:
-        with torch.random.fork_rng(devices=[]), without_reports():
-            model, info = AutoModel.from_pretrained(
-                folder,
-                dtype=dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
-                **_LOCAL,
-            )
-        processor = open_processor(folder, wanted, **_LOCAL)
+        model, info = open_model(folder, dtype)
+        processor = open_processor(folder, wanted, **LOCAL)
     except pickle.UnpicklingError as error:
         raise vision_error(folder, "its weights are a pickle that contains code", _LIBRARY) from error
     except ImportError as error:

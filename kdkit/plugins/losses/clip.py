@@ -47,6 +47,11 @@ class ClipLoss(nn.Module):
             )
         self.positives, self.similarity = positives, similarity
 
+    @property
+    def needed_signals(self) -> tuple[str, ...]:
+        """``similar`` compares texts by the teachers' text features."""
+        return (TEXT,) if self.positives == "similar" else ()
+
     def forward(self, batch: LossInput) -> Tensor:
         """The student's ``image`` and ``text`` (B, D) and ``logit_scale`` () -> () in [0, inf)."""
         captions = batch.captions or _all_different(batch.student[IMAGE])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdkit.core.contracts import Sample, Silent
+from kdkit.core.contracts import Sample
 from kdkit.core.data import arrow_files, kept, load_index, stamps
 from kdkit.core.data.collect import to_table
 from kdkit.core.data.entries import read_sources
@@ -22,16 +22,7 @@ from kdkit.plugins.sources.manifest import JsonlManifest
 from tests.core.data.projects import make_project, row, write_registry
 from tests.core.features.small import paint
 from tests.errors import raises_error
-
-
-class Heard(Silent):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
+from tests.recorder import Recorder
 
 
 @pytest.fixture
@@ -50,7 +41,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def load(project: Project, **options: Any) -> tuple[list[Sample], list[int], list[str]]:
-    reporter = Heard()
+    reporter = Recorder()
     index = load_index(Project(project.root), reporter, **options)
     return list(index.samples), index.digests.tolist(), reporter.lines
 

@@ -28,21 +28,10 @@ from tests.errors import raises_error
 from tests.loopback import serving
 from tests.plugins.archive_examples import COLUMNS, PNGS, ROWS
 from tests.plugins.sources.archives import members_of, write_parquet, write_tar
+from tests.recorder import Recorder
 
 BLOCK = 1000
 CONTENT = np.random.default_rng(0).bytes(20 * BLOCK + 17)
-
-
-class Recorder(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
 
 
 class Server(BaseHTTPRequestHandler):
@@ -121,12 +110,12 @@ def test_a_folder_of_a_storage(tmp_path: Path, memory: Any) -> None:
     assert found == {"a.tar": CONTENT, "train/b.tar": CONTENT[:50]}
     again, before = Recorder(), (folder / "a.tar").stat().st_mtime_ns
     assert fetch(tmp_path, "memory://bucket/data", again) == folder
-    assert ((folder / "a.tar").stat().st_mtime_ns, again.said, again.warned) == (before, [], [])
+    assert ((folder / "a.tar").stat().st_mtime_ns, again.lines, again.warnings) == (before, [], [])
     memory.pipe("/bucket/data/a.tar", CONTENT[::-1])
     memory.rm("/bucket/data/train/b.tar")
     fetch(tmp_path, "memory://bucket/data", again)
     assert [path.read_bytes() for path in folder.rglob("*.tar")] == [CONTENT[::-1]]
-    assert len(again.warned) == 2  # one changed, one gone
+    assert len(again.warnings) == 2  # one changed, one gone
 
 
 def test_one_file_and_local_files(tmp_path: Path, memory: Any) -> None:
@@ -160,7 +149,7 @@ def test_what_was_fetched_is_kept_for_the_next_command(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in sorted(folder.glob("*.tar"))] == list(files.values())
     warned = Recorder()
     assert fetch(tmp_path, url, warned) == folder  # the server is gone
-    assert len(warned.warned) == 1
+    assert len(warned.warnings) == 1
     (folder / "a0.tar").unlink()
     with raises_error("KD-DATA-229"):
         fetch(tmp_path, url)
@@ -326,11 +315,11 @@ def test_commands_at_once_fetch_each_file_once(tmp_path: Path, monkeypatch: pyte
         with file_lock(folder.with_name(folder.name + remote.LOCK)):
             found = [pool.submit(fetch, tmp_path, url, reporter) for reporter in waiting]
             until = time.monotonic() + 10
-            while not all(reporter.said for reporter in waiting) and time.monotonic() < until:
+            while not all(reporter.lines for reporter in waiting) and time.monotonic() < until:
                 time.sleep(0.01)
         assert [future.result(timeout=30) for future in found] == [folder, folder]
         assert [command for command, _ in server.requests].count("GET") == 2
-        assert sorted(len(reporter.said) for reporter in waiting) == [1, 2]  # one fetched after its wait
+        assert sorted(len(reporter.lines) for reporter in waiting) == [1, 2]  # one fetched after its wait
         with file_lock(folder.with_name(folder.name + remote.LOCK)):
             assert pool.submit(fetch, tmp_path, url).result(timeout=30) == folder
 

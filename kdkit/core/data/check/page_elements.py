@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageOps
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.result import one_line
 from kdkit.core.contracts import SPLITS, Sample
-from kdkit.core.data.images import open_image
+from kdkit.core.data.thumbnails import thumbnail
 
 SIDE = 144
 """Pixels of the longest side of a picture."""
@@ -80,14 +78,11 @@ def add_picture(parent: Element, sample: Sample, hide: Callable[[str], str], *, 
     """
     figure = add(parent, "figure")
     try:
-        picture = open_image(sample)
+        picture = thumbnail(sample, SIDE)
     except (KdkitError, OSError) as error:
         add(figure, "p", hide(f"no picture: {error.what if isinstance(error, KdkitError) else error.strerror}"))
     else:
-        stream, small = io.BytesIO(), ImageOps.contain(picture, (SIDE, SIDE))
-        small.info.clear()  # Pillow would write the comment of the file again
-        small.save(stream, "JPEG", quality=82)
-        source = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+        source = "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii")
         add(figure, "img", src=source, alt=clean(hide(sample.id)), loading="lazy")
     caption = add(figure, "figcaption")
     add(caption, "b", hide(sample.id))

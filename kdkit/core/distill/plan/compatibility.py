@@ -5,13 +5,13 @@ They are found when a teacher is added, and by ``distill`` and its dry run befor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import IMAGE, TEXT, Reporter, Sample, Student
+from kdkit.core.contracts import IMAGE, TEXT, NeedsSignals, Reporter, Sample, Student
 from kdkit.core.data.entries import read_sources
 from kdkit.core.distill.model.altered_inputs import require_altering
 from kdkit.core.distill.model.projection import require_orthogonal_widths
@@ -32,6 +32,7 @@ from kdkit.core.project.versions import Versions
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleIndex
+    from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
     from kdkit.core.project.recipe import PreviousPart, Recipe
     from kdkit.core.project.registry.lock import LockedTeacher
@@ -65,11 +66,32 @@ def require_compatible(
         KdkitError: a teacher that cannot teach all domains that the registry allows it.
     """
     for name, facts in teachers.items():
-        allowed = [s for s in samples if s.domain in limits.get(name, (s.domain,))]
+        allowed = (s for s in samples if s.domain in limits.get(name, (s.domain,)))
         for found in find_incompatibilities(name, facts, recipe, builder, allowed):
             if found.fatal:
                 raise found.error
             _warn(found.error, reporter)
+
+
+def require_needed_signals(recipe: Recipe, catalogue: Catalogue, teachers: Mapping[str, LockedTeacher]) -> None:
+    """Check, before an extraction, that teachers give what the options of a loss need; see :class:`NeedsSignals`.
+
+    Raises:
+        KdkitError: no teacher gives a signal, or no loss of the recipe reads teachers.
+    """
+    read = signals_read(recipe, catalogue)
+    given = {signal for facts in teachers.values() for signal in facts.signals if signal in read}
+    for part in recipe.losses:
+        loss = catalogue.make("loss", part.name, **part.options)
+        needed = loss.needed_signals if isinstance(loss, NeedsSignals) else ()
+        if lacking := [signal for signal in needed if signal not in given]:
+            raise KdkitError(
+                "KD-DIST-281",
+                f"the loss '{part.name}' needs {', '.join(lacking)} features of a teacher, and none are there",
+                where=f"recipe {recipe.name}",
+                why="no teacher gives them" if read else "no loss of the recipe reads teachers",
+                fix="change its options, or add a teacher that gives them and a loss that reads it, such as 'crd'",
+            )
 
 
 def require_protection(recipe: Recipe, builder: StudentBuilder, index: SampleIndex) -> None:
@@ -129,9 +151,9 @@ def compare_with_student(project: Project, name: str, reporter: Reporter) -> Non
 
 
 def find_incompatibilities(
-    name: str, facts: LockedTeacher, recipe: Recipe, builder: StudentBuilder, samples: Sequence[Sample]
+    name: str, facts: LockedTeacher, recipe: Recipe, builder: StudentBuilder, samples: Iterable[Sample]
 ) -> Iterator[Incompatibility]:
-    """Everything that does not fit; the student is built only if it matters.
+    """Everything that does not fit; the student is built, and the samples are read, only if it matters.
 
     Args:
         samples: training samples of the domains that the teacher may teach.
@@ -162,7 +184,7 @@ def _orthogonal(name: str, recipe: Recipe, student: int, teacher: int) -> Iterat
 
 
 def _answers(
-    name: str, facts: LockedTeacher, student: Mapping[str, str], samples: Sequence[Sample]
+    name: str, facts: LockedTeacher, student: Mapping[str, str], samples: Iterable[Sample]
 ) -> Iterator[Incompatibility]:
     theirs, ours = facts.identity.get(COORDINATES), student.get(COORDINATES)
     if theirs is not None and ours is not None:

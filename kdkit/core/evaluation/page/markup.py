@@ -78,7 +78,7 @@ def shorten(text: str, length: int) -> str:
     """
     if len(text) <= length:
         return text
-    head = (length - 1 + 1) // 2
+    head = length // 2
     return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
 
 

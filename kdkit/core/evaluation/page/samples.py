@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, ImageLocation, ModelFeatures, Reporter, Sample
 from kdkit.core.data.load import load_index
 from kdkit.core.data.prompts import PromptSets, prompt_sets
+from kdkit.core.data.thumbnails import thumbnail
 from kdkit.core.evaluation.feature_cache import CachedFeatures
-from kdkit.core.evaluation.page.thumbnails import thumbnail
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.retrieval import pair_captions
 from kdkit.core.evaluation.scores import SUITE
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from kdkit.core.project.versions import Version
 
 Array = np.ndarray[Any, Any]
+SIDE = 112
+"""Pixels of the longer side of a thumbnail."""
 CHANGED, NEAREST = 12, 3
 """Samples that are shown as changed; captions per example of retrieval."""
 
@@ -244,7 +247,10 @@ class _Samples:
 
     def shown(self, sample: Sample) -> Shown:
         """How the page names a sample."""
-        picture = thumbnail(sample) if self.images else None
+        picture = None
+        if self.images:
+            with suppress(KdkitError):  # the page goes on without it
+                picture = thumbnail(sample, SIDE)
         name = sample.id
         if _is_dicom(sample):
             name = f"DICOM {hashlib.sha256(sample.id.encode()).hexdigest()[:12]}"

@@ -11,25 +11,18 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from kdkit.core.contracts import Sample, Silent
+from kdkit.core.contracts import Sample
 from kdkit.core.data.images import open_image
 from kdkit.core.distill.loop.inputs import InputCache
 from kdkit.core.distill.loop.stored_inputs import BLOCK_ROWS, StoredInputs, store_inputs, stored_bytes
 from kdkit.core.features.store.shard import Shard
 from tests.core.features.small import index_of, paint, picture_samples
 from tests.errors import raises_error
+from tests.recorder import Recorder
 from tests.toys import SIDE, ToyEncoder
 
 COUNT = BLOCK_ROWS + 10
 TRAIN = np.arange(1, COUNT)
-
-
-class Recorder(Silent):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 class Other(ToyEncoder):

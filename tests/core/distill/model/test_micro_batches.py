@@ -24,18 +24,11 @@ from tests.core.distill.loop.test_distributed import make_task as make_answering
 from tests.core.distill.model.test_task import gradients, make_batch
 from tests.core.distill.toy_runs import run, weights
 from tests.errors import raises_error
+from tests.recorder import Recorder
 from tests.toy_project import open_project
 from tests.toys import LETTERS, SIDE, ToyEncoder
 
 ROWS = 12
-
-
-class Said(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def pairs() -> dict[str, Tensor]:
@@ -208,11 +201,11 @@ def test_auto_fills_half_of_the_free_memory(samples: float, size: int, monkeypat
     each = bytes_of_a_sample(student, inputs)
     states = 3 * sum(p.nbytes for p in student.parameters())
     monkeypatch.setattr(micro_batches, "free_memory", lambda _: states + 2 * samples * each)
-    said = Said()
-    slices = MicroBatches("auto", said).slices(student, inputs)
+    reporter = Recorder()
+    slices = MicroBatches("auto", reporter).slices(student, inputs)
     assert slices[0].stop == size
     assert slices[-1].stop == len(inputs["pixels"]) == 8
-    assert bool(said.lines) == (size < 8)
+    assert bool(reporter.lines) == (size < 8)
 
 
 def test_weights_in_lower_precision_are_no_activations(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ import pytest
 
 from kdkit.core.contracts import Sample
 from kdkit.core.distill.model.student import StudentBuilder
-from kdkit.core.distill.plan.compatibility import compare_with_student, find_incompatibilities, require_compatible
+from kdkit.core.distill.plan.compatibility import (
+    compare_with_student,
+    find_incompatibilities,
+    require_compatible,
+    require_needed_signals,
+)
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.project.registry.lock import LockedTeacher, SignalFact
@@ -97,6 +103,27 @@ def test_a_run_refuses_other_coordinates_and_warns_of_other_lengths(tmp_path: Pa
     assert all(part in length for part in ("16", "32", "max_answer=32"))
     with raises_error("KD-DIST-031", mentions=("json", "qwen2-vl")):
         require_compatible(recipe("token-kd"), builder, facts, pixels, {}, reporter)
+
+
+@pytest.mark.parametrize(
+    ("losses", "signals", "refused"),
+    [
+        (("clip", "crd"), ("image",), True),
+        (("clip", "crd"), ("image", "text"), False),
+        (("clip",), ("image", "text"), True),  # no loss reads a teacher, so no features are there
+    ],
+)
+def test_what_the_options_of_a_loss_need(
+    tmp_path: Path, losses: tuple[str, ...], signals: tuple[str, ...], refused: bool
+) -> None:
+    chosen = recipe(*losses)
+    parts = [part.model_copy(update={"options": {"positives": "similar"}}) if part.name == "clip" else part
+             for part in chosen.losses]  # fmt: skip
+    catalogue, teachers = project(tmp_path).catalogue, {"t": locked(dict.fromkeys(signals, (8,)))}
+    similar = chosen.model_copy(update={"losses": tuple(parts)})
+    with raises_error("KD-DIST-281", mentions=("'clip'", "text")) if refused else nullcontext():
+        require_needed_signals(similar, catalogue, teachers)
+    require_needed_signals(chosen, catalogue, {})
 
 
 def test_a_teacher_is_compared_when_it_is_added(tmp_path: Path) -> None:
