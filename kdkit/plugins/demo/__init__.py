@@ -82,10 +82,12 @@ def kdkit_sources() -> tuple[SourceSpec, ...]:
             name="procedural",
             summary="made-up pictures of nine imaging modalities, drawn on first use (the demo's data)",
             factory="kdkit.plugins.demo.source:read_procedural",
+            inputs="kdkit.plugins.demo.source:drawn_files",
         ),
         SourceSpec(
             name="procedural-questions",
             summary="questions with boxes about made-up pictures of seven modalities (the data of 'kdkit demo clinkd')",
             factory="kdkit.plugins.demo.source:read_questions",
+            inputs="kdkit.plugins.demo.source:drawn_files",
         ),
     )

@@ -30,6 +30,11 @@ class _Draw(Protocol):
         """Rows of the manifest with their pictures."""
 
 
+def drawn_files(location: Path, **_: Any) -> Iterator[Path]:
+    """What the samples depend on, once the pictures are drawn."""
+    yield from (location / MANIFEST, location / OPTIONS)
+
+
 def read_procedural(
     location: Path,
     *,
