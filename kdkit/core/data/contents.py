@@ -132,7 +132,7 @@ class HasContents(Protocol):
     @property
     def verify(self) -> str: ...
     @property
-    def kept(self) -> KeptDigests | None: ...
+    def kept(self) -> ContentsCache | None: ...
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class KeptDigests:
+class ContentsCache:
     """The file that keeps the digests of a data entry.
 
     Attributes:

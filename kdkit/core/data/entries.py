@@ -29,8 +29,8 @@ from kdkit.core.contracts import (
 )
 from kdkit.core.data.batches import from_batch, in_samples, odd_row
 from kdkit.core.data.collect import to_table
-from kdkit.core.data.contents import KeptDigests
-from kdkit.core.data.kept import KeptListing, Listing, SkippedCounts
+from kdkit.core.data.contents import ContentsCache
+from kdkit.core.data.listing_cache import Listing, ListingCache, SkippedCounts
 from kdkit.core.data.locations import file_of, image_reader, images_of
 from kdkit.core.data.names import printable
 from kdkit.core.data.option_types import check_types
@@ -105,7 +105,7 @@ class LoadedEntry:
     skip_unreadable: bool
     skipped: tuple[SkippedKind, ...] = ()
     verify: Literal["stat", "hash", "none"] = "stat"
-    kept: KeptDigests | None = None
+    kept: ContentsCache | None = None
 
 
 def read_sources(project: Project, reporter: Reporter | None = None) -> tuple[LoadedEntry, ...]:
@@ -155,7 +155,7 @@ def _read_entry(project: Project, number: int, max_aspect: float | None, reporte
             image_reader(reader)
     kinds = tuple(SkippedKind(where, *kind) for kind in listing.skipped)
     key = f"{listing.id} {general.frame} {general.jpeg_min_side}"
-    kept = KeptDigests(digests, key) if listing.id and digests else None
+    kept = ContentsCache(digests, key) if listing.id and digests else None
     return LoadedEntry(samples, general.skip_unreadable, kinds, general.verify, kept)
 
 
@@ -190,7 +190,7 @@ def _list(
         "location": str(location),
         "options": json.loads(json.dumps([merged, None if rules is None else rules.as_json()], default=str)),
     }
-    kept = KeptListing(project.state / INDEX, facts, inputs, read, say)
+    kept = ListingCache(project.state / INDEX, facts, inputs, read, say)
     return kept.get(), kept.path.with_suffix(".digests")
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import optional_write
-from kdkit.core.data.contents import KeptDigests
+from kdkit.core.data.contents import ContentsCache
 from kdkit.core.data.names import count_of, name_some
 from kdkit.core.data.table import SampleTable
 
@@ -24,7 +24,7 @@ class MayBeKept(Protocol):
     """A data entry, of which the listing may be kept."""
 
     @property
-    def kept(self) -> KeptDigests | None: ...
+    def kept(self) -> ContentsCache | None: ...
 
 
 def refuse_duplicates(entries: Sequence[MayBeKept], samples: SampleTable) -> None:

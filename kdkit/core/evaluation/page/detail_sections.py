@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from kdkit.core.contracts import Calibration, Confusion, Curve, SubgroupScore
-from kdkit.core.evaluation.page.lines import Line, line_chart
+from kdkit.core.evaluation.page.interval_chart import Dot, Rule, Span, axis, scale_of, strip
+from kdkit.core.evaluation.page.line_chart import Line, line_chart
 from kdkit.core.evaluation.page.markup import Markup, bounds, join, percent, shorten, tag
-from kdkit.core.evaluation.page.strips import Dot, Rule, Span, axis, scale_of, strip
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table, heat, number
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.scores import Evaluation

@@ -13,8 +13,8 @@ import kdkit
 from kdkit.core.evaluation.page import detail_sections, sample_sections, score_sections
 from kdkit.core.evaluation.page import history_sections as history
 from kdkit.core.evaluation.page.facts import PageFacts
+from kdkit.core.evaluation.page.interval_chart import markers
 from kdkit.core.evaluation.page.markup import Markup, bounds, join, percent, points, points_bounds, shorten, tag
-from kdkit.core.evaluation.page.strips import markers
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.report.tables import evaluation_notes, headline

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from kdkit.core.contracts import DomainScore
+from kdkit.core.evaluation.page.interval_chart import Dot, Span, axis, key, look, scale_of, strip
 from kdkit.core.evaluation.page.markup import Markup, bounds, join, percent, points, points_bounds, tag
-from kdkit.core.evaluation.page.strips import Dot, Span, axis, key, look, scale_of, strip
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table, heat, legend, number, round_range
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.report.tables import headline

@@ -70,7 +70,7 @@ class Changes:
         return "samples since the last command: " + ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
-class KeptListing:
+class ListingCache:
     """The file that keeps what a source gave.
 
     Args:

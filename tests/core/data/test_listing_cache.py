@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from kdkit.core.contracts import Sample
-from kdkit.core.data import arrow_files, kept, load_index, stamps
+from kdkit.core.data import arrow_files, listing_cache, load_index, stamps
 from kdkit.core.data.collect import to_table
 from kdkit.core.data.entries import read_sources
-from kdkit.core.data.kept import Changes, find_changes
+from kdkit.core.data.listing_cache import Changes, find_changes
 from kdkit.core.data.locations import file_of
 from kdkit.core.project.project import Project
 from kdkit.plugins.sources.manifest import JsonlManifest
@@ -91,13 +91,13 @@ def test_a_damaged_or_older_index_is_made_anew(
 ) -> None:
     project = make_project(tmp_path, [row(i) for i in range(5)])
     if harm == "format":
-        monkeypatch.setattr(kept, "FORMAT", 0)
+        monkeypatch.setattr(listing_cache, "FORMAT", 0)
     first = load(project)
-    monkeypatch.setattr(kept, "FORMAT", 1)
+    monkeypatch.setattr(listing_cache, "FORMAT", 1)
     path = index_file(project)
     if harm == "columns":
         table = arrow_files.read_table(path)
-        metadata = {kept.HEAD: table.schema.metadata[kept.HEAD.encode()].decode()}
+        metadata = {listing_cache.HEAD: table.schema.metadata[listing_cache.HEAD.encode()].decode()}
         arrow_files.write_table(table.drop_columns(["text"]), tmp_path / "other", metadata)
         os.replace(tmp_path / "other", path)  # the old one is mapped
     else:
@@ -194,7 +194,7 @@ def test_data_that_change_while_they_are_read_are_refused(tmp_path: Path, monkey
     times = 9
     with raises_error("KD-DATA-181", where=str(tmp_path / "data/samples.jsonl")):
         load(make_project(tmp_path, [row(i) for i in range(3)]))
-    assert times == 9 - kept.TRIES
+    assert times == 9 - listing_cache.TRIES
 
 
 @pytest.mark.usefixtures("reads")
