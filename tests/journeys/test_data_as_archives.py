@@ -1,4 +1,4 @@
-"""One run on the same images in several forms: files in folders, a table, tar shards, Parquet, decoded inputs."""
+"""One run on the same images in several forms: files in folders, tables, tar shards, Arrow, decoded inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from kdkit.core.data import load_index
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.features.store.shard import Shard
-from tests.plugins.sources.archives import members_of, write_parquet, write_tar
+from tests.plugins.sources.archives import members_of, save_to_disk, write_parquet, write_tar
 from tests.toy_project import TEMPLATE, make_project, open_project
 
 Row = dict[str, Any]
@@ -49,11 +49,19 @@ def as_parquet(root: Path, rows: list[Row], images: dict[str, bytes]) -> Row:
     return {"source": "parquet", "path": "rows.parquet"}
 
 
+def as_saved(root: Path, rows: list[Row], images: dict[str, bytes]) -> Row:
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name != "image"}
+    cells = [{"bytes": images[row["image"]], "path": None} for row in rows]
+    save_to_disk(root / "saved", {**columns, "image": cells}, files=3)
+    return {"source": "hf-dataset", "path": "saved"}
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The project of each form, distilled."""
     forms: dict[str, Callable[[Path, list[Row], dict[str, bytes]], Row]]
-    forms = {"folder": as_folder, "csv": as_csv, "webdataset": as_shards, "parquet": as_parquet, "stored": as_csv}
+    forms = {"folder": as_folder, "csv": as_csv, "webdataset": as_shards, "parquet": as_parquet}
+    forms |= {"hf-dataset": as_saved, "stored": as_csv}
     first, done = tmp_path_factory.mktemp("archives") / "first", {}
     make_project(first, teachers={"radio": ("ct", "mri")}, domains=("ct",), train=6, held_out=6)
     for name, write in forms.items():

@@ -11,7 +11,7 @@ import numpy as np
 
 import kdkit.testing as kit
 from kdkit.core.contracts import ImageLocation
-from tests.plugins.sources.archives import members_of, png, write_parquet, write_tar
+from tests.plugins.sources.archives import members_of, png, save_to_disk, write_arrow, write_parquet, write_tar
 
 ROWS: list[dict[str, Any]] = [
     {"id": str(n), "image": f"{n}.png", "text": "a scan", "domain": "ct", "label": "cyst", "split": "train"}
@@ -41,6 +41,19 @@ class Parquet(kit.SourceContract):
 
     def damaged(self) -> Path:
         return write_parquet(self.scratch() / "bad.parquet", {**COLUMNS, "text": ["a scan", None, "a scan"]})
+
+
+class HfDataset(kit.SourceContract):
+    name = "hf-dataset"
+
+    def location(self) -> Path:
+        return save_to_disk(self.scratch() / "saved", COLUMNS)
+
+    def damaged(self) -> Path:
+        path = save_to_disk(self.scratch() / "cut", COLUMNS)
+        file = path / "data-00001-of-00002.arrow"
+        file.write_bytes(file.read_bytes()[:-30])
+        return path
 
 
 class MedMnist(kit.SourceContract):
@@ -74,6 +87,13 @@ class ParquetReader(kit.ImageReaderContract):
 
     def location(self) -> ImageLocation:
         return ImageLocation("parquet", write_parquet(self.scratch() / "rows.parquet", COLUMNS), ("image", 1), "row 2")
+
+
+class ArrowReader(kit.ImageReaderContract):
+    name = "arrow"
+
+    def location(self) -> ImageLocation:
+        return ImageLocation("arrow", write_arrow(self.scratch() / "rows.arrow", COLUMNS), ("image", 1), "row 2")
 
 
 class ArrayReader(kit.ImageReaderContract):
@@ -127,5 +147,6 @@ class DicomReader(kit.ImageReaderContract):
 
 
 EXAMPLES: tuple[type[kit.Contract], ...] = (
-    WebDataset, Parquet, MedMnist, CocoCaptions, Dicom, TarReader, ParquetReader, ArrayReader, DicomReader,
+    WebDataset, Parquet, HfDataset, MedMnist, CocoCaptions, Dicom, TarReader, ParquetReader, ArrowReader, ArrayReader,
+    DicomReader,
 )  # fmt: skip

@@ -156,6 +156,8 @@ class SourceSpec(FactorySpec):
     remote_ending: str = ""
     """Ending of the files that a URL as location may name, such as ``.tar``: kdkit fetches them, and gives the source
     their folder. Empty: the source reads no URLs."""
+    remote_pinned: bool = False
+    """A URL of the Hub must name a commit, so that it always means the same files."""
     inputs: str = ""
     """Import string: ``inputs(location: Path, **options) -> Iterable[Path]`` names every file and folder whose change
     can change the samples; a folder changes when a file in it is made, renamed or removed. kdkit then keeps the samples

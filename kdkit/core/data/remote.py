@@ -33,6 +33,7 @@ from kdkit.core.data.remote_files import (
     is_url,
     mismatch,
     open_files,
+    require_commit,
     require_names,
     without_query,
 )
@@ -64,7 +65,8 @@ def location_of(project: Project, entry: DataEntry, limit: int | None, reporter:
     """
     if not is_url(entry.path):
         return Path(os.path.abspath(project.root / entry.path))
-    ending = project.catalogue.spec(SourceSpec, entry.source).remote_ending
+    spec = project.catalogue.spec(SourceSpec, entry.source)
+    ending = spec.remote_ending
     if not ending:
         able = [spec.name for spec in project.catalogue.specs(SourceSpec) if spec.remote_ending]
         raise KdkitError(
@@ -74,6 +76,8 @@ def location_of(project: Project, entry: DataEntry, limit: int | None, reporter:
             why=f"these do: {', '.join(able)}",
             fix="download the files, and write their path",
         )
+    if spec.remote_pinned:
+        require_commit(entry.path)
     return fetch_data(project.state, entry.path, ending, reporter, limit or DEFAULT_LIMIT)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -31,6 +32,7 @@ BLOCK = 8 << 20
 TIMEOUT = 30.0
 """Seconds without data from the server."""
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
+_COMMIT = re.compile(r"hf://datasets/[^/@]+(/[^/@]+)?@[0-9a-f]{40}(/|$)")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
 MAX_FILES = 100_000
@@ -96,6 +98,18 @@ def check_url(url: str) -> None:
     if not (parts.netloc or parts.scheme in ("file", "memory")) or "\\" in url or ".." in parts.path.split("/"):
         raise _bad_url(url, "it is no complete address", plain)
     expand(url)
+
+
+def require_commit(url: str) -> None:
+    """Raise KdkitError if ``url`` is on the Hub and names no commit."""
+    if urlsplit(url).scheme == "hf" and not _COMMIT.match(url):
+        raise KdkitError(
+            "KD-DATA-320",
+            "this URL names no commit",
+            where=without_query(url),
+            why="a branch of the Hub changes; a commit always has the same files",
+            fix="write hf://datasets/OWNER/NAME@COMMIT, with the 40 digits that the page 'Files' of the data set shows",
+        )
 
 
 def _bad_url(url: str, why: str, fix: str) -> KdkitError:
@@ -261,8 +275,20 @@ class FsspecFiles:
                 raise Unavailable(_named(error)) from None
             here = [self._file(path, root, info) for path, info in sorted(listed.items())
                     if path == root or self._belongs(path, root, ending)]  # fmt: skip
-            found += _present(here or None, one, ending)
+            if not here:
+                raise no_file(one, ending, self._instead(listed))
+            found += here
         return found
+
+    def _instead(self, listed: Iterable[str]) -> str:
+        """What is there, for the message."""
+        endings = Counter(path.rpartition("/")[2].rpartition(".")[2] for path in listed)
+        if self._protocol == "hf" and "py" in endings:
+            return (
+                "this data set is a program, and kdkit runs no programs of data sets; the branch refs/convert/parquet "
+                "of most data sets has Parquet files: name its commit"
+            )
+        return ", ".join(f"{count} .{ending}" for ending, count in endings.most_common(5))
 
     @staticmethod
     def _belongs(path: str, root: str, ending: str) -> bool:
@@ -317,12 +343,13 @@ def _refused(url: str, why: str) -> KdkitError:
     )
 
 
-def no_file(url: str, ending: str) -> KdkitError:
-    """The error for a URL without a file of its source."""
+def no_file(url: str, ending: str, there: str = "") -> KdkitError:
+    """The error for a URL without a file of its source; ``there`` is what it has."""
     return KdkitError(
         "KD-DATA-225",
         f"no {ending} file behind this URL",
         where=without_query(url),
+        why=there,
         fix="check the address; web servers list no folders, so name their files: https://host/{000..099}" + ending,
         code=ExitCode.MISSING,
     )

@@ -1,4 +1,4 @@
-"""Built-in image readers: members of tar files, cells of Parquet files, rows of arrays, DICOM instances."""
+"""Built-in image readers: members of tar files, cells of Parquet and Arrow files, rows of arrays, DICOM instances."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from kdkit.core.contracts.hookspecs import hookimpl
 READERS = (
     ("tar", "tar:TarReader", "a member of a tar file, by its offset"),
     ("parquet", "parquet:ParquetReader", "the bytes in a cell of a Parquet file"),
+    ("arrow", "arrow:ArrowReader", "the bytes in a cell of an Arrow file"),
     ("array", "array:ArrayReader", "a row of an array in a .npz or .npy file"),
     ("dicom", "dicom:DicomReader", "a frame of a DICOM instance, through a window"),
 )

@@ -19,6 +19,7 @@ from PIL import Image
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation
+from kdkit.plugins.readers.forks import start_anew
 
 MAX_BYTES = 2**31
 """Bytes of decompressed arrays that are kept in memory."""
@@ -51,9 +52,7 @@ class ArrayReader:
     """Reads one row of an array that is stored plainly; decompresses the others as a whole, once."""
 
     def __init__(self) -> None:
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)  # a fork copies the lock in any state
+        start_anew(self._reset)
 
     def _reset(self) -> None:
         self._lock = Lock()

@@ -11,6 +11,7 @@ from typing import Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation
+from kdkit.plugins.readers.forks import start_anew
 from kdkit.plugins.readers.parquet_files import binary_leaf, open_parquet
 
 MAX_FILES = 8
@@ -33,9 +34,7 @@ class ParquetReader:
     """
 
     def __init__(self) -> None:
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)  # a fork copies the lock in any state
+        start_anew(self._reset)
 
     def _reset(self) -> None:
         self._lock = Lock()

@@ -10,6 +10,7 @@ SOURCES = (
     ("csv", "manifest:CsvManifest", "a CSV manifest: id, image, text, domain, label, split"),
     ("jsonl", "manifest:JsonlManifest", "a JSON Lines manifest: id, image, text, domain, label, split"),
     ("parquet", "parquet:ParquetRows", "Parquet files: a row per sample, images in cells or as paths"),
+    ("hf-dataset", "hf_dataset:HfDataset", "data sets of Hugging Face: save_to_disk, caches, Parquet of the Hub"),
     ("webdataset", "webdataset:WebDataset", "WebDataset shards: tar files with images, texts and fields"),
     ("medmnist", "medmnist:read_medmnist", "MedMNIST's .npz files: arrays of images with labels"),
     ("coco-captions", "coco:CocoCaptions", "captions in COCO's form: images and annotations in one JSON file"),
@@ -27,13 +28,14 @@ SOURCES = (
 """Name, factory in this package, summary."""
 RECOGNIZERS = {
     **dict.fromkeys(("csv", "jsonl", "parquet"), "tables"),
+    "hf-dataset": "hf_dataset",
     "coco-captions": "captions",
     **dict.fromkeys(("folder", "webdataset", "medmnist", "dicom"), "folders"),
 }
 """Source -> the module of :mod:`kdkit.plugins.sources.recognize` that recognizes its data."""
 INPUTS = {
     **dict.fromkeys(("csv", "jsonl", "coco-captions", "med-grit", "vqa-rad", "llava-med-qa"), "the_file"),
-    **dict.fromkeys(("parquet", "webdataset", "medmnist"), "all_files"),
+    **dict.fromkeys(("parquet", "hf-dataset", "webdataset", "medmnist"), "all_files"),
     "dicom": "dicom_files",
     "folder": "all_folders",
     "sharegpt": "sharegpt_files",
@@ -41,7 +43,7 @@ INPUTS = {
 }
 """Source -> the function of :mod:`kdkit.plugins.sources.inputs` that names what its samples depend on."""
 
-REMOTE = {"parquet": ".parquet", "webdataset": ".tar"}
+REMOTE = {"parquet": ".parquet", "hf-dataset": ".parquet", "webdataset": ".tar"}
 """Source -> ending of its files behind a URL."""
 
 
@@ -54,6 +56,7 @@ def kdkit_sources() -> list[SourceSpec]:
             factory=f"kdkit.plugins.sources.{factory}",
             recognizer=_recognizer(name),
             remote_ending=REMOTE.get(name, ""),
+            remote_pinned=name == "hf-dataset",
             inputs=f"{__name__}.inputs:{INPUTS[name]}",
         )
         for name, factory, summary in SOURCES

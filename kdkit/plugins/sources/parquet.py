@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,11 +15,26 @@ from kdkit.core.contracts import ImageLocation, Skipped
 from kdkit.plugins.readers.parquet_files import binary_leaf, open_parquet
 from kdkit.plugins.sources.records import refuse_pointer
 from kdkit.plugins.sources.rows import FIELDS
-from kdkit.plugins.sources.shards import ShardedRows
+from kdkit.plugins.sources.shards import ShardedRows, no_name
 
 ROWS = 4096
 """Rows that are read at once, without their images."""
 LABELS = "__labels__"
+
+
+@dataclass(frozen=True)
+class Table:
+    """An opened file.
+
+    Attributes:
+        reader: of its images in cells.
+        schema: Arrow's.
+        batches: rows of columns, and of fields such as ``image.path``; without columns, empty ones.
+    """
+
+    reader: str
+    schema: Any
+    batches: Callable[[list[str]], Iterator[list[dict[str, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -36,11 +52,21 @@ class ParquetRows(ShardedRows):
         yield from ((skipped.where, skipped) for skipped in self.other_files())
         for path in self.files():
             refuse_pointer(path)
-            with open_parquet(path) as file:
-                yield from self._rows_of(path, file)
+            with self.table(path) as table:
+                yield from self._rows_of(path, table)
 
-    def _rows_of(self, path: Path, file: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        schema, column = file.schema_arrow, self.columns.get("image", "image")
+    @contextmanager
+    def table(self, path: Path) -> Iterator[Table]:
+        """The opened file.
+
+        Raises:
+            KdkitError: it is damaged.
+        """
+        with open_parquet(path) as file:
+            yield Table("parquet", file.schema_arrow, lambda columns: _batches(file, columns, path))
+
+    def _rows_of(self, path: Path, table: Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        schema, column = table.schema, self.columns.get("image", "image")
         if column not in schema.names:
             raise KdkitError(
                 "KD-SRC-093",
@@ -68,19 +94,19 @@ class ParquetRows(ShardedRows):
             )
         in_cells, names = binary_leaf(schema, column) is not None, self._class_labels(schema)
         kept = {*self.extra, *self.metadata, self.columns.get("extra", "extra")}
-        if is_text_list(schema, label := self.columns.get("label", "label")):
+        if self._holds_findings(schema, label := self.columns.get("label", "label")):
             kept.add(label)
         wanted = [name for name in schema.names if name in kept or _is_plain(schema.field(name).type)]
         leaves = [name for name in wanted if name != column or not in_cells]
         if in_cells and schema.field(column).type.num_fields and schema.field(column).type.get_field_index("path") >= 0:
             leaves.append(f"{column}.path")
         number = 0
-        for batch in _batches(file, leaves, path):
+        for batch in table.batches(leaves):
             for row in batch:
                 number += 1
                 where = f"{path}:{number}"
                 if in_cells:
-                    row = {**row, **self._cell(path, column, number - 1, row.get(column))}
+                    row = {**row, **self._cell(table.reader, path, column, number - 1, row.get(column))}
                 if names:
                     row[LABELS] = names
                 yield where, self.with_split(row, path)
@@ -89,7 +115,7 @@ class ParquetRows(ShardedRows):
         """Raises: KdkitError when a field's column has another type: without it, groups would span splits."""
         for name in (name for name in FIELDS if name not in ("image", "extra", *self.constants)):
             column = self.columns.get(name, name)
-            if name == "label" and is_text_list(schema, column):
+            if name == "label" and self._holds_findings(schema, column):
                 continue
             if column in schema.names and not _is_plain(schema.field(column).type):
                 raise KdkitError(
@@ -100,35 +126,63 @@ class ParquetRows(ShardedRows):
                     fix=f"write it as text, or rename it, or name another column: columns: {{{name}: other}}",
                 )
 
-    def _cell(self, path: Path, column: str, number: int, value: Any) -> dict[str, Any]:
+    def _cell(self, reader: str, path: Path, column: str, number: int, value: Any) -> dict[str, Any]:
         given = value.get("path") if isinstance(value, Mapping) else None
         name = os.path.basename(given) if isinstance(given, str) and given else f"row {number + 1}"
         return {
-            "image": ImageLocation("parquet", path, (column, number), name),
-            self.KEY: f"{self.shard_name(path)}-{number}",
+            "image": ImageLocation(reader, path, (column, number), name),
+            self.KEY: self.key_of(path, number),
         }
 
-    def _class_labels(self, schema: Any) -> tuple[str, ...]:
-        """Names of the labels by the metadata that the library ``datasets`` writes."""
+    def key_of(self, path: Path, number: int) -> str:
+        """The id of a row without one; ``number`` counts from 0."""
+        return f"{self.shard_name(path)}-{number}"
+
+    def features(self, schema: Any) -> Mapping[str, Any]:
+        """Column -> its feature by the metadata that the library ``datasets`` writes; empty without them."""
         try:
-            features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-            names = features[self.columns.get("label", "label")]["names"]
+            found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         except (KeyError, TypeError, ValueError, RecursionError):
-            return ()
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _class_labels(self, schema: Any) -> tuple[str, ...]:
+        """Names of the labels: those of the feature ``ClassLabel``, or of a list of it."""
+        feature = self.features(schema).get(self.columns.get("label", "label"))
+        while isinstance(feature, dict) and "names" not in feature and "feature" in feature:
+            feature = feature["feature"]
+        names = feature.get("names") if isinstance(feature, dict) else None
         return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+
+    def _holds_findings(self, schema: Any, column: str) -> bool:
+        """Whether the column of labels holds lists of texts, or of numbers with names."""
+        return is_list(schema, column, texts=True) or (
+            is_list(schema, column, texts=False) and bool(self.labels or self._class_labels(schema))
+        )
+
+    def _findings(self, row: Mapping[str, Any], where: str) -> list[str] | None:
+        value = row.get(column := self.columns.get("label", "label"))
+        if isinstance(value, list) and any(isinstance(one, int) for one in value):
+            names = self._label_names(row)
+            if odd := [one for one in value if not isinstance(one, int) or not 0 <= one < len(names)]:
+                raise no_name(odd[0], names, where)
+            row = {**row, column: [names[one] for one in value]}
+        return super()._findings(row, where)
 
     def _label_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(self.labels) or tuple(row.get(LABELS, ()))
 
 
-def is_text_list(schema: Any, column: str) -> bool:
-    """Whether the column exists and holds lists of texts."""
+def is_list(schema: Any, column: str, *, texts: bool) -> bool:
+    """Whether the column exists and holds lists, of texts or of whole numbers."""
     import pyarrow as pa
 
     if column not in schema.names:
         return False
     kind = schema.field(column).type
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind)) and bool(pa.types.is_string(kind.value_type))
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    return bool(pa.types.is_string(kind.value_type) if texts else pa.types.is_integer(kind.value_type))
 
 
 def _is_plain(kind: Any) -> bool:

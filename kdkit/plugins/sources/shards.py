@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,13 +131,18 @@ class ShardedRows(RowReader):
         if number == NO_LABEL:
             return None
         if not 0 <= number < len(names):
-            fix = "name all labels by the option labels: [normal, pneumonia]"
-            raise KdkitError("KD-SRC-088", f"label {number} has no name", where=where, why=", ".join(names), fix=fix)
+            raise no_name(number, names, where)
         return names[number]
 
     def _label_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         del row
         return tuple(self.labels)
+
+
+def no_name(number: object, names: Sequence[str], where: str) -> KdkitError:
+    """The error for a label whose number has no name."""
+    fix = "name all labels by the option labels: [normal, pneumonia]"
+    return KdkitError("KD-SRC-088", f"label {number} has no name", where=where, why=", ".join(names), fix=fix)
 
 
 def _whole_number(text: str) -> int | None:

@@ -1,13 +1,25 @@
-"""Files of web servers."""
+"""Files of web servers, and of the Hub."""
 
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import ClassVar
 
-from kdkit.core.data import remote_files
+import fsspec
+import pytest
+from huggingface_hub import HfFileSystem, constants
+
+from kdkit.core.data import load_index, remote_files
+from kdkit.core.data.images import open_image
+from kdkit.core.data.index import SampleIndex
+from kdkit.core.project.project import Project
 from tests.core.data.test_remote import Server
+from tests.errors import raises_error
+from tests.local_hub import ALICE, local_hub
 from tests.loopback import serving
+from tests.plugins.archive_examples import COLUMNS
+from tests.plugins.sources.archives import write_parquet
 
 
 def test_shards_of_a_web_server_are_asked_for_together() -> None:
@@ -25,3 +37,32 @@ def test_shards_of_a_web_server_are_asked_for_together() -> None:
         url = f"{address}/{{0..{remote_files.AT_ONCE - 1}}}.tar"
         found = remote_files.HttpFiles(url).find(url, ".tar")
     assert [(file.name, file.size) for file in found] == [(f"{n}.tar", n) for n in range(remote_files.AT_ONCE)]
+
+
+def test_a_url_of_the_hub_names_a_commit_and_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the real client, with a Hub on this machine."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    content = write_parquet(tmp_path / "a.parquet", COLUMNS).read_bytes()
+    with local_hub(tmp_path / "server") as hub:
+        hub.add("lab/scans", {"data/train-00000-of-00001.parquet": content, "README.md": b"#"}, "dataset")
+        hub.add("lab/old", {"old.py": b"raise SystemExit", "README.md": b"#"}, "dataset")
+        system = HfFileSystem(endpoint=hub.url, token=ALICE.token, skip_instance_cache=True)
+        monkeypatch.setattr(fsspec, "filesystem", lambda _: system)
+        for url in ("hf://datasets/lab/scans", "hf://datasets/lab/scans@main/data", "hf://datasets/lab/scans@abc"):
+            with raises_error("KD-DATA-320"):
+                read(tmp_path, url)
+        commit = hub.head("lab/scans", kind="dataset").oid
+        index = read(tmp_path, f"hf://datasets/lab/scans@{commit}")
+        assert index.ids[0] == "0"
+        assert [open_image(sample).size for sample in index.samples] == [(16, 16)] * 3
+        hub.add("lab/scans", {"data/train-00000-of-00001.parquet": b"PAR1"}, "dataset")
+        assert len(read(tmp_path, f"hf://datasets/lab/scans@{commit}")) == 3
+        with raises_error("KD-DATA-225", mentions=("program", "refs/convert/parquet")):
+            read(tmp_path, f"hf://datasets/lab/old@{hub.head('lab/old', kind='dataset').oid}")
+
+
+def read(folder: Path, url: str) -> SampleIndex:
+    text = f"version: 1\ndata:\n- source: hf-dataset\n  path: '{url}'\n"
+    (folder / "registry.yaml").write_text(text, encoding="utf-8")
+    return load_index(Project(folder))
