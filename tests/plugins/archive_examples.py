@@ -146,7 +146,32 @@ class DicomReader(kit.ImageReaderContract):
         return ImageLocation("dicom", write_dicom(self.scratch() / "a.dcm", pixels), (None, "full"))
 
 
+class WholeSlides(kit.SourceContract):
+    name = "wsi"
+    options: ClassVar[Mapping[str, Any]] = {"split": "train", "tile_size": 64, "min_tissue": 0}
+
+    def location(self) -> Path:
+        from tests.plugins.sources.slide_files import noise, write_slide
+
+        return write_slide(self.scratch() / "slides" / "a.svs", noise(128, 128)).parent
+
+    def damaged(self) -> Path:
+        folder = self.scratch() / "damaged"
+        folder.mkdir()
+        (folder / "0.svs").write_bytes(b"damaged")
+        return folder
+
+
+class SlideReader(kit.ImageReaderContract):
+    name = "wsi"
+
+    def location(self) -> ImageLocation:
+        from tests.plugins.sources.slide_files import noise, write_slide
+
+        return ImageLocation("wsi", write_slide(self.scratch() / "a.svs", noise(64, 64)), (0, 0, 0, 32, 16))
+
+
 EXAMPLES: tuple[type[kit.Contract], ...] = (
-    WebDataset, Parquet, HfDataset, MedMnist, CocoCaptions, Dicom, TarReader, ParquetReader, ArrowReader, ArrayReader,
-    DicomReader,
+    WebDataset, Parquet, HfDataset, MedMnist, CocoCaptions, Dicom, WholeSlides,
+    TarReader, ParquetReader, ArrowReader, ArrayReader, DicomReader, SlideReader,
 )  # fmt: skip

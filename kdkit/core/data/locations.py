@@ -10,6 +10,9 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import ImageLocation, ImageReader, ImageRef, Sample
 from kdkit.core.plugin_system.discovery import load_catalogue
 
+PRIVATE = ("dicom", "wsi")
+"""Readers of files whose paths may name patients: pages for others show none of them."""
+
 
 @cache
 def image_reader(name: str) -> ImageReader:

@@ -1,4 +1,6 @@
-"""Built-in image readers: members of tar files, cells of Parquet and Arrow files, rows of arrays, DICOM instances."""
+"""Built-in image readers: members of tar files, cells of Parquet and Arrow files, rows of arrays, DICOM instances,
+tiles of slides.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ READERS = (
     ("arrow", "arrow:ArrowReader", "the bytes in a cell of an Arrow file"),
     ("array", "array:ArrayReader", "a row of an array in a .npz or .npy file"),
     ("dicom", "dicom:DicomReader", "a frame of a DICOM instance, through a window"),
+    ("wsi", "wsi:SlideReader", "a tile of a whole-slide image"),
 )
 """Name, factory in this package, summary."""
 

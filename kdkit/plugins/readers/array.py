@@ -20,6 +20,7 @@ from PIL import Image
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation
 from kdkit.plugins.readers.forks import start_anew
+from kdkit.plugins.readers.pixels import pack_pixels, unpack_pixels
 
 MAX_BYTES = 2**31
 """Bytes of decompressed arrays that are kept in memory."""
@@ -60,7 +61,7 @@ class ArrayReader:
         self._arrays: OrderedDict[tuple[Path, str, int, int], NDArray[Any]] = OrderedDict()
 
     def content(self, location: ImageLocation) -> bytes:
-        """Height, width and channels as three 32-bit numbers, then the pixels.
+        """The pixels, as :mod:`kdkit.plugins.readers.pixels` packs them.
 
         Raises:
             KdkitError: no such array or row, or an array that holds no 8-bit images.
@@ -80,7 +81,8 @@ class ArrayReader:
             if not 0 <= row < array.shape[0]:
                 raise _no_image(location, f"the array has {array.shape[0]} rows")
             pixels = self._row(location.file, name, row, array, key)
-        return struct.pack("<3I", *(*array.shape[1:], 1)[:3]) + pixels
+        height, width, channels = (*array.shape[1:], 1)[:3]
+        return pack_pixels(height, width, channels, pixels)
 
     def _row(self, file: Path, name: str, row: int, array: StoredArray, key: tuple[Path, str, int, int]) -> bytes:
         if array.offset is not None:
@@ -104,9 +106,8 @@ class ArrayReader:
 
     def decode(self, location: ImageLocation, content: bytes) -> Image.Image:
         """A gray or RGB picture."""
-        height, width, channels = struct.unpack("<3I", content[:12])
         del location
-        return Image.frombytes("L" if channels == 1 else "RGB", (width, height), content[12:])
+        return unpack_pixels(content)
 
 
 def find_array(file: Path, name: str) -> StoredArray:

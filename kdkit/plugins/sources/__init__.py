@@ -15,6 +15,7 @@ SOURCES = (
     ("medmnist", "medmnist:read_medmnist", "MedMNIST's .npz files: arrays of images with labels"),
     ("coco-captions", "coco:CocoCaptions", "captions in COCO's form: images and annotations in one JSON file"),
     ("dicom", "dicom:DicomFolder", "DICOM files: windows, frames, domains by modality, no names of patients"),
+    ("wsi", "wsi:WholeSlides", "whole-slide images: tiles with tissue, or those of TRIDENT and CLAM"),
     (
         "sharegpt",
         "sharegpt:read_sharegpt",
@@ -31,12 +32,14 @@ RECOGNIZERS = {
     "hf-dataset": "hf_dataset",
     "coco-captions": "captions",
     **dict.fromkeys(("folder", "webdataset", "medmnist", "dicom"), "folders"),
+    "wsi": "slides",
 }
 """Source -> the module of :mod:`kdkit.plugins.sources.recognize` that recognizes its data."""
 INPUTS = {
     **dict.fromkeys(("csv", "jsonl", "coco-captions", "med-grit", "vqa-rad", "llava-med-qa"), "the_file"),
     **dict.fromkeys(("parquet", "hf-dataset", "webdataset", "medmnist"), "all_files"),
     "dicom": "dicom_files",
+    "wsi": "wsi_files",
     "folder": "all_folders",
     "sharegpt": "sharegpt_files",
     "slake": "slake_files",

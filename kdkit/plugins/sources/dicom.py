@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.templates import fill
-from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, Sample, Skipped, Split
+from kdkit.core.contracts import ImageLocation, Sample, Skipped, Split
 from kdkit.plugins.readers.windows import FILE, Window, read_window
 from kdkit.plugins.sources.dicom_index import Header, HeaderCache, is_dicom
-from kdkit.plugins.sources.fields import EXAMPLE, parse_split, read_fractions, stable_split
+from kdkit.plugins.sources.fields import FolderSplits
 from kdkit.plugins.sources.tree import walk_files
 
 MODALITIES: Mapping[str, str] = {
@@ -73,10 +73,7 @@ class DicomFolder:
             KdkitError: no DICOM file; a wrong option; pydicom is not installed.
         """
         where = str(self.location)
-        fractions = None if self.split_fractions is None else read_fractions(self.split_fractions, where)
-        if self.split is not None and fractions is not None:
-            fix = "remove one of them"
-            raise KdkitError("KD-SRC-101", "split and split_fractions exclude each other", where=where, fix=fix)
+        splits = FolderSplits.of(self.split, self.split_fractions, self.splits, where)
         windows = {code.upper(): read_window(window, where) for code, window in (self.windows or {}).items()}
         headers, seen = HeaderCache(self.location, self.cache_folder, self.salt), dict[str, Path]()
         left_out = Counter[str]()
@@ -98,7 +95,7 @@ class DicomFolder:
                 continue
             seen[id_] = path
             window = windows.get(header.modality, windows.get("*", FILE))
-            split = self._split(header, relative, id_, fractions, str(path))
+            split = splits.of_file(relative, header.patient or id_, str(path))
             fields = self._fields(header, path)
             for frame in self._chosen(header, str(path)):
                 yield self._sample(path, header, fields, (f"{id_}" if frame is None else f"{id_}-{frame}"), frame,
@@ -175,17 +172,6 @@ class DicomFolder:
             origin=str(path),
             extra=extra,
         )
-
-    def _split(
-        self, header: Header, relative: str, id_: str, fractions: Mapping[Split, float] | None, where: str
-    ) -> Split:
-        if self.split is not None:
-            return parse_split(self.split, where)
-        if fractions is not None:
-            return stable_split(header.patient or id_, fractions)
-        first = relative.split("/")[0] if "/" in relative else ""
-        named = str((self.splits or {}).get(first) or USUAL_SPLITS.get(first.lower(), first))
-        return parse_split(named, where, f"set split, or {EXAMPLE}; or let the first folder name the split")
 
 
 def _no_dicom(path: Path) -> Skipped:

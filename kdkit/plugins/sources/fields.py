@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.base.templates import fill
-from kdkit.core.contracts import SPLITS, Split
+from kdkit.core.contracts import SPLITS, USUAL_SPLITS, Split
 
 Fractions = Mapping[Split, float]
 EXAMPLE = "split_fractions: {train: 0.8, calibration: 0.1, test: 0.1}"
@@ -104,3 +105,56 @@ def stable_split(key: str, fractions: Fractions) -> Split:
         if position < end:
             return split
     return max(fractions, key=lambda split: fractions[split])  # rounding left position just above the sum
+
+
+@dataclass(frozen=True)
+class FolderSplits:
+    """Splits of files in a folder: one for all, or by a hash, or by the first folder.
+
+    Attributes:
+        split: of all files.
+        fractions: shares by which a hash decides.
+        splits: name of the first folder -> split; usual names are known.
+    """
+
+    split: Split | None
+    fractions: Fractions | None
+    splits: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        split: Split | None,
+        fractions: Mapping[str, float] | None,
+        splits: Mapping[str, str] | None,
+        where: str,
+    ) -> FolderSplits:
+        """Those of the options ``split``, ``split_fractions`` and ``splits``.
+
+        Raises:
+            KdkitError: both of the first two are set, or one is wrong.
+        """
+        if split is not None and fractions is not None:
+            fix = "remove one of them"
+            raise KdkitError("KD-SRC-101", "split and split_fractions exclude each other", where=where, fix=fix)
+        shares = None if fractions is None else read_fractions(fractions, where)
+        return cls(None if split is None else parse_split(split, where), shares, splits or {})
+
+    def of_file(self, relative: str, key: str, where: str) -> Split:
+        """The split of a file.
+
+        Args:
+            relative: its path below the folder, with slashes.
+            key: what is hashed: its group or id.
+            where: for errors.
+
+        Raises:
+            KdkitError: the first folder names no split.
+        """
+        if self.split is not None:
+            return self.split
+        if self.fractions is not None:
+            return stable_split(key, self.fractions)
+        first = relative.split("/")[0] if "/" in relative else ""
+        named = str(self.splits.get(first) or USUAL_SPLITS.get(first.lower(), first))
+        return parse_split(named, where, f"set split, or {EXAMPLE}; or let the first folder name the split")

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kdkit.core.contracts import Sample
 from kdkit.plugins.sources.records import json_object
 from kdkit.plugins.sources.vqa import SLAKE_FILES
+from kdkit.plugins.sources.wsi_slides import TABLES
 
 
 def the_file(location: Path, **_: Any) -> Iterator[Path]:
@@ -31,6 +33,20 @@ def dicom_files(location: Path, **_: Any) -> Iterator[Path]:
     """All files, and the folders of installed packages: a new decoder reads files that were skipped without it."""
     yield from _walk(location, files=True)
     yield from (Path(folder) for folder in sys.path if folder.endswith(("site-packages", "dist-packages")))
+
+
+def wsi_files(location: Path, **options: Any) -> Iterator[Path]:
+    """A folder with all files below, or a CSV file and its slides; and the files of coordinates."""
+    from kdkit.plugins.sources.wsi import WholeSlides
+
+    slides = WholeSlides(location, **options)
+    if location.suffix.lower() in TABLES:
+        yield location
+        yield from (Path(str(slide.image)) for slide in slides.slides() if isinstance(slide, Sample))
+    else:
+        yield from _walk(location, files=True)
+    if (folder := slides.coordinates_folder()) is not None:
+        yield from _walk(folder, files=True)
 
 
 def slake_files(location: Path, **_: Any) -> Iterator[Path]:

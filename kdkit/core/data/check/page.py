@@ -1,12 +1,14 @@
 """The page of ``kdkit data check``: one HTML file with findings, counts, histograms and contact sheets.
 
 It has no script and loads nothing; its policy forbids browsers both. Pictures are small JPEG files made from pixels,
-so nothing that a file says beside them enters the page. Paths of DICOM files do not either: they may name patients.
+so nothing that a file says beside them enters the page. Paths of DICOM files and slides do not either: they may name
+patients.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree.ElementTree import Element, tostring
@@ -21,7 +23,7 @@ from kdkit.core.data.check.examined import Examined
 from kdkit.core.data.check.finding import SHOWN, Finding, count_of
 from kdkit.core.data.check.page_elements import STYLE, add, add_bars, add_histogram, add_picture, add_table
 from kdkit.core.data.check.report import DataReport
-from kdkit.core.data.locations import file_of, images_of
+from kdkit.core.data.locations import PRIVATE, file_of, images_of
 
 PICTURES = 7
 """Samples of a domain that are shown."""
@@ -160,26 +162,31 @@ def _add_sheets(body: Element, data: Examined, hide: Callable[[str], str]) -> No
 
 
 def _path_remover(data: Examined) -> Callable[[str], str]:
-    """A function that cuts a text where the path of a DICOM file begins, or an id that is such a path."""
-    found = [(one, ref) for one in data.samples for ref in images_of(one) if _is_dicom(ref)]
+    """A function that cuts a text where the path of a DICOM file or a slide begins, or an id that has such a path."""
+    found = [(one, ref) for one in data.samples for ref in images_of(one) if _is_private(ref)]
     entries = zip(data.project.registry.data, data.entries, strict=True)
     places = {
         Path(os.path.abspath(data.project.root / chosen.path))
         for chosen, entry in entries
-        if chosen.source == "dicom" or any(_is_dicom(one.image) for one in entry.samples)
+        if chosen.source in PRIVATE or any(_is_private(one.image) for one in entry.samples)
     }
     folders = {str(place if place.is_dir() else place.parent) for place in places}
     folders |= {str(file_of(ref).parent) for _, ref in found}
     ids = {one.id for one, ref in found if one.id.endswith(file_of(ref).name)}
+    of_tiles = (one.id for one, ref in found if isinstance(ref, ImageLocation) and ref.reader == "wsi")
+    slides = sorted({id_.rsplit("_", 2)[0] for id_ in of_tiles}, key=len)
+    tiles = re.compile(rf"(?:{'|'.join(map(re.escape, reversed(slides)))})_\d+_\d+(?!\d)") if slides else None
     endings = tuple({os.path.splitext(id_)[1] for id_ in ids})
 
     def cut(text: str) -> str:
         private = folders | ids if any(ending in text for ending in endings) else folders
         starts = [0] if text in ids else [start for one in private if (start := text.find(one)) >= 0]
-        return f"{text[: min(starts)]}(a DICOM file, whose path may name a patient)" if starts else text
+        if starts:
+            return f"{text[: min(starts)]}(a file whose path may name a patient)"
+        return tiles.sub("(a tile)", text) if tiles else text
 
     return cut
 
 
-def _is_dicom(ref: ImageRef) -> bool:
-    return isinstance(ref, ImageLocation) and ref.reader == "dicom"
+def _is_private(ref: ImageRef) -> bool:
+    return isinstance(ref, ImageLocation) and ref.reader in PRIVATE

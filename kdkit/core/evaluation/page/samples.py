@@ -16,6 +16,7 @@ import numpy as np
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, ImageLocation, ModelFeatures, Reporter, Sample
 from kdkit.core.data.load import load_index
+from kdkit.core.data.locations import PRIVATE
 from kdkit.core.data.prompts import PromptSets, prompt_sets
 from kdkit.core.data.thumbnails import thumbnail
 from kdkit.core.evaluation.feature_cache import CachedFeatures
@@ -252,8 +253,10 @@ class _Samples:
             with suppress(KdkitError):  # the page goes on without it
                 picture = thumbnail(sample, SIDE)
         name = sample.id
-        if _is_dicom(sample):
-            name = f"DICOM {hashlib.sha256(sample.id.encode()).hexdigest()[:12]}"
+        image = sample.image
+        if _is_dicom(sample) or (isinstance(image, ImageLocation) and image.reader in PRIVATE):
+            kind = "DICOM" if _is_dicom(sample) else "tile"
+            name = f"{kind} {hashlib.sha256(sample.id.encode()).hexdigest()[:12]}"
         return Shown(name, self._text(sample), picture)
 
     def _text(self, sample: Sample) -> str:

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from kdkit.core.base.hdf5 import DAMAGED, OutsideFileError, own_dataset, read_coordinates
 from kdkit.core.contracts import IMAGE
 from kdkit.core.features.imports.rows import (
     PART_ROWS,
@@ -30,6 +31,7 @@ ENDINGS = (".h5", ".hdf5")
 FEATURES, COORDS = "features", "coords"
 OF_PATCH, OF_SLIDE = "{file}_{x}_{y}", "{file}"
 FIELDS = ("file", "x", "y", "row")
+WHOLE = "check that it is a whole HDF5 file"
 
 
 def read_hdf5(path: Path, options: ReadOptions) -> FeatureRows:
@@ -97,7 +99,7 @@ def _opened(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise unreadable(str(path), str(error), "check that it is a whole HDF5 file") from None
+        raise unreadable(str(path), str(error), WHOLE) from None
 
 
 def _features(file: h5py.File, path: Path) -> h5py.Dataset:
@@ -118,8 +120,8 @@ def _values(dataset: h5py.Dataset, place: Any, path: Path) -> NDArray[Any]:
     """
     try:
         found: NDArray[Any] = dataset[place]
-    except (OSError, RuntimeError, MemoryError) as error:
-        raise unreadable(str(path), str(error), "check that it is a whole HDF5 file") from None
+    except DAMAGED as error:
+        raise unreadable(str(path), str(error), WHOLE) from None
     return found
 
 
@@ -127,25 +129,17 @@ def _coords(file: h5py.File, path: Path) -> NDArray[Any] | None:
     dataset = _dataset(file, COORDS, path)
     if dataset is None:
         return None
-    found = np.asarray(_values(dataset, ..., path))
-    found = found[0] if found.ndim == 3 and len(found) == 1 else found
-    if found.ndim != 2 or found.shape[1] < 2 or found.dtype.kind not in "iuf":
-        raise unreadable(str(path), f"'{COORDS}' is {found.dtype} of shape {found.shape}", "they are (x, y) per patch")
-    if not np.isfinite(found).all():
-        raise unreadable(str(path), f"'{COORDS}' has NaN or infinity", "they are (x, y) per patch")
-    return found
+    try:
+        return read_coordinates(dataset, COORDS)
+    except ValueError as error:
+        raise unreadable(str(path), str(error), "they are (x, y) per patch") from None
 
 
 def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset | None:
     """A dataset whose values lie in this file; None if it is not there."""
-    link = file.get(name, getlink=True)
-    if link is None:
-        return None
-    if not isinstance(link, h5py.HardLink):
-        raise leads_outside(str(path), f"'{name}' is a link to another place")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise unreadable(str(path), f"'{name}' is a group", "TRIDENT and CLAM store it as a dataset")
-    if dataset.external or dataset.is_virtual:
-        raise leads_outside(str(path), f"the values of '{name}' lie in another file")
-    return dataset
+    try:
+        return own_dataset(file, name)
+    except OutsideFileError as error:
+        raise leads_outside(str(path), str(error)) from None
+    except ValueError as error:
+        raise unreadable(str(path), str(error), "TRIDENT and CLAM store it as a dataset") from None

@@ -66,11 +66,11 @@ def recognize_folder(path: Path) -> Recognition | None:
     elif {parts[-2].lower() for parts in places} <= set(GENERAL):
         named = list(dict.fromkeys(parts[-2] for parts in places))
         options |= {"domain_by": {"of": "domain", "map": dict.fromkeys(named, path.name)}, "text_by": CAPTION}
-        says.append(f"domain: {path.name}, for all, since '{_some(named)}' names none (option domain_by)")
+        says.append(f"domain: {path.name}, for all, since '{some(named)}' names none (option domain_by)")
     else:
-        says.append(f"domains: {_some([parts[-2] for parts in places])}")
-    says.append(f"classes: {_some([parts[-1] for parts in places])}")
-    says.append("splits: " + _some(firsts) if by_split else f"{BY_HASH} of the path (of the patient: group_pattern)")
+        says.append(f"domains: {some([parts[-2] for parts in places])}")
+    says.append(f"classes: {some([parts[-1] for parts in places])}")
+    says.append("splits: " + some(firsts) if by_split else f"{BY_HASH} of the path (of the patient: group_pattern)")
     return Recognition(path, options, tuple(says), 60, tuple(warn_of_numbers([parts[-1] for parts in places])))
 
 
@@ -87,7 +87,7 @@ def recognize_dicom(path: Path) -> Recognition | None:
         "layout: DICOM files at any depth; a sample is a file with a picture",
         "domains: by modality; classes: none (the option classes takes them from folders, a table from anywhere)",
         "windows: those of the files (option windows)",
-        "splits: " + _some(firsts) if by_split else f"{BY_HASH} of the patient",
+        "splits: " + some(firsts) if by_split else f"{BY_HASH} of the patient",
     )
     return Recognition(path, options, says, 90 if path.is_file() else 70)
 
@@ -148,7 +148,7 @@ def recognize_medmnist(path: Path) -> Recognition | None:
             why=f"'{known}' is none of MedMNIST's own files: {', '.join(LABELS)}",
             fix="write the data entry yourself: {source: medmnist, path: ..., options: {labels: [normal, ...]}}",
         )
-    says = (f"arrays of MedMNIST: {', '.join(parts)}", f"domain: {known}", f"classes: {_some(list(LABELS[known]))}")
+    says = (f"arrays of MedMNIST: {', '.join(parts)}", f"domain: {known}", f"classes: {some(list(LABELS[known]))}")
     return Recognition(path, {}, says, 95)
 
 
@@ -170,7 +170,7 @@ def _unread_tables(path: Path, tables: list[str]) -> KdkitError:
     """The labels may be in the table, and the folders mere parts of the download."""
     return KdkitError(
         "KD-SRC-115",
-        f"no source reads {_some(tables)}, so whether these folders name classes is not known",
+        f"no source reads {some(tables)}, so whether these folders name classes is not known",
         where=str(path),
         why="a table needs a column with paths of images with their endings, and must be the only one in the folder",
         fix=f"name the table (kdkit init --from {path / tables[0]}), or move the tables away if the folders name"
@@ -198,6 +198,7 @@ def _files(path: Path) -> Iterator[Path]:
     return (found for found in walk_files(path) if isinstance(found, Path))
 
 
-def _some(values: list[str]) -> str:
+def some(values: list[str]) -> str:
+    """The first of these names."""
     names = list(dict.fromkeys(values))
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

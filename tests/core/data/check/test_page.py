@@ -86,7 +86,23 @@ def test_what_identifies_a_patient_is_not_on_the_page(tmp_path: Path) -> None:
     assert "DOE" in str(check_data(Project(tmp_path), page=tmp_path / "page.html"))  # on the terminal it helps
     content = re.sub(r"base64,[^\"]+", "", (tmp_path / "page.html").read_text(encoding="utf-8")).lower()
     assert not [word for word in ("doe", "john", "mrn", "4711") if word in content]
-    assert "a dicom file" in content
+    assert "a file whose path may name a patient" in content
+
+
+def test_names_of_slides_are_not_on_the_page(tmp_path: Path) -> None:
+    """They are in ids of tiles, and in paths of what is left out."""
+    pytest.importorskip("openslide")
+    from tests.plugins.sources.slide_files import noise, write_slide
+
+    for number, name in enumerate(("DOE JANE 1", "DOE JANE 12", "ROE")):
+        write_slide(tmp_path / "slides" / f"{name}.svs", noise(128, 128, min(number, 1)))
+    (tmp_path / "slides" / "DOE JOHN.svs").write_bytes(b"damaged")
+    options = {"tile_size": 64, "min_tissue": 0, "split_fractions": {"train": 0.5, "test": 0.5}}
+    write_registry(tmp_path, [{"source": "wsi", "path": "slides", "options": options}])
+    assert "DOE" in str(check_data(Project(tmp_path), page=tmp_path / "page.html"))
+    content = re.sub(r"base64,[^\"]+", "", (tmp_path / "page.html").read_text(encoding="utf-8")).lower()
+    assert not [word for word in ("doe", "jane", "john", "roe") if word in content]
+    assert "(a tile)" in content
 
 
 def test_ids_that_are_paths_of_dicom_files_are_not_on_the_page(tmp_path: Path) -> None:

@@ -22,6 +22,13 @@ def view(folder: Path, *samples: Sample, images: bool) -> _Samples:
     return _Samples(Project(folder), table_of(list(samples)), [])
 
 
+def test_a_tile_is_named_by_a_hash(tmp_path: Path) -> None:
+    """Its id has the name of the slide, which may be that of a patient."""
+    sample = Sample(f"{NAME}_0_0", ImageLocation("wsi", tmp_path / f"{NAME}.svs", (0, 0, 0, 8, 8)), "a tile", "skin")
+    shown = view(tmp_path, sample, images=False).shown(sample)
+    assert (NAME in shown.name, shown.text) == (False, "a tile")
+
+
 @pytest.mark.parametrize("image", [ImageLocation("dicom", Path("/x/a.dcm"), (None, "")), Path("/x/a.DCM")])
 def test_a_dicom_file_is_named_by_a_hash_and_its_text_needs_permission(tmp_path: Path, image: ImageRef) -> None:
     sample = Sample(NAME, image, f"Report of {NAME}", "ct", "mass", "test")
