@@ -14,6 +14,7 @@ from PIL import Image
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation
+from kdkit.plugins.readers.forks import start_anew
 from kdkit.plugins.readers.pixels import pack_pixels, unpack_pixels
 from kdkit.plugins.readers.wsi_files import DAMAGED, damaged_pixels, open_slide, openslide, read_region
 
@@ -31,9 +32,7 @@ class SlideReader:
     def __init__(self) -> None:
         self._package = openslide("")
         self._inherited: list[Any] = []
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)  # a fork copies locks in any state
+        start_anew(self._reset)
 
     def _reset(self) -> None:
         # Closing slides of the parent would take OpenSlide's locks, so a child keeps them.
