@@ -61,12 +61,12 @@ class Setting:
 
 
 SETTINGS = {
-    "clinkd": Setting("clinkd", lambda _: CLINKD, CLINKD, "qwen2-vl", "clinkd"),
+    "clinkd": Setting("clinkd", lambda _: CLINKD, CLINKD, "image-text-to-text", "clinkd"),
     "adapters": Setting(
         "clinkd",
         lambda folder: {"init": folder, "lora": {"r": 16}, "max_tokens": 192, "max_answer": 48},
         CLINKD,
-        "qwen2-vl",
+        "image-text-to-text",
         "clinkd",
     ),
     "dual": Setting("open_clip", lambda _: {"model_cfg": DUAL}, {"model_cfg": DUAL}, "open_clip", "kdkit"),

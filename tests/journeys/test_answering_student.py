@@ -66,10 +66,30 @@ def test_a_student_that_answers(kdkit_cli: Cli) -> None:
     for number, name in enumerate(("first", "second")):
         make(seed=number, sizes=SIZES, system="", **LENGTHS).save(folder / "models" / name)
 
-    run(kdkit_cli, "add-teacher", "first", "--from", "local:models/first", "--loader", "qwen2-vl", "--license", "mit")
+    run(
+        kdkit_cli,
+        "add-teacher",
+        "first",
+        "--from",
+        "local:models/first",
+        "--loader",
+        "image-text-to-text",
+        "--license",
+        "mit",
+    )
     run(kdkit_cli, "distill", "--cpu")
     write_data(folder / "data", ("ct", "xray"))
-    run(kdkit_cli, "add-teacher", "second", "--from", "local:models/second", "--loader", "qwen2-vl", "--license", "mit")
+    run(
+        kdkit_cli,
+        "add-teacher",
+        "second",
+        "--from",
+        "local:models/second",
+        "--loader",
+        "image-text-to-text",
+        "--license",
+        "mit",
+    )
     run(kdkit_cli, "distill", "--incremental", "--cpu")
 
     lineage = json.loads((folder / "versions" / "v2" / "lineage.json").read_text(encoding="utf-8"))

@@ -178,7 +178,7 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
 
 
 def test_a_generating_teacher_teaches_live_what_it_teaches_stored(tmp_path: Path) -> None:
-    """Top-k logits of a ``qwen2-vl`` teacher, into a ``clinkd`` student."""
+    """Top-k logits of a ``image-text-to-text`` teacher, into a ``clinkd`` student."""
     root = tmp_path / "base"
     make_project(root, teachers={}, domains=("ct",), train=6, held_out=2)
     config: dict[str, Any] = {"sizes": SIZES, **SMALL, "max_tokens": 128, "max_answer": 40}
@@ -186,7 +186,7 @@ def test_a_generating_teacher_teaches_live_what_it_teaches_stored(tmp_path: Path
     make(**config, seed=3).save(root / "models" / "qwen")
     student = json.dumps({"family": "clinkd", "config": {**config, "rope": "clinkd-repo"}})
     change(root, ("{family: toy, config: {width: 12}}", student))
-    entry = {"from": "local:models/qwen", "loader": "qwen2-vl", "license": "mit", "options": {"k": 8}}
+    entry = {"from": "local:models/qwen", "loader": "image-text-to-text", "license": "mit", "options": {"k": 8}}
     add_teacher(open_project(root), "qwen", entry)
     logs = [curve(folder) for folder in two(root, tmp_path, recipe=SPEAKING)]
     assert len(logs[0]) == 8

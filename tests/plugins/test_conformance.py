@@ -195,7 +195,7 @@ class DemoAnswerer(Clinkd):
 class Qwen2Vl(kit.LoaderContract):
     """A tiny student of the family ``clinkd`` as a teacher."""
 
-    name = "qwen2-vl"
+    name = "image-text-to-text"
     options: ClassVar[Mapping[str, Any]] = {"k": 5, "max_tokens": 128, "max_answer": 20, "max_pixels": 2 * 56 * 56}
 
     @kit.once

@@ -44,7 +44,7 @@ def _answerer(answerer: Answerer) -> TeacherSpec:
         name=f"demo-{answerer.name}",
         summary=f"stand-in that answers questions about made-up pictures: {', '.join(answerer.modalities)}",
         source=f"package:kdkit.plugins.demo/weights/{answerer.name}",
-        loader="qwen2-vl",
+        loader="image-text-to-text",
         kind="answers",
         domains=tuple(f"{task}/{modality}" for modality in answerer.modalities for task in TASKS),
         license="apache-2.0",

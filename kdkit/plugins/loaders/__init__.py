@@ -52,6 +52,22 @@ TEXT_ENCODERS = (
 """Model types of transformers 5.24 that encode texts alone, with one state per token."""
 
 
+IMAGE_TEXT_TO_TEXT = (
+    "gemma3",
+    "idefics3",
+    "internvl",
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "mllama",
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_vl",
+    "smolvlm",
+)
+"""Model types of the families that the student ``clinkd`` knows."""
+
+
 @hookimpl
 def kdkit_loaders() -> tuple[LoaderSpec, ...]:
     return (
@@ -127,11 +143,11 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
             config_keys=("architecture", "pretrained_cfg"),
         ),
         LoaderSpec(
-            name="qwen2-vl",
-            summary="models that answer (Qwen2-VL, Qwen2.5-VL, clinkd students): token distributions and answers",
+            name="image-text-to-text",
+            summary="models that answer (Qwen-VL, Gemma 3, LLaVA, ...; clinkd students): token distributions, answers",
             factory="kdkit.plugins.loaders.generating:load_generating",
             marks=("clinkd.json",),
-            model_types=("qwen2_vl", "qwen2_5_vl"),
+            model_types=IMAGE_TEXT_TO_TEXT,
         ),
         LoaderSpec(
             name="openai",

@@ -65,7 +65,7 @@ class EndpointTeacher:
 
     @property
     def signals(self) -> tuple[SignalSpec, ...]:
-        """``tokens``, ``topk_ids``, ``topk`` and ``tail`` as of the loader ``qwen2-vl``, with ``top_logprobs``."""
+        """As of the loader ``image-text-to-text`` (tokens, topk_ids, topk, tail), with ``top_logprobs``."""
         if not self.settings.top_logprobs:
             return ()
         from kdkit.core.contracts.token_signals import token_specs  # imports torch

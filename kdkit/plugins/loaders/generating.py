@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL as teachers: next-token distributions along a sample's answer, and answers."""
+"""Vision-language models as teachers: next-token distributions along a sample's answer, and answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GeneratingTeacher(nn.Module):
     def __init__(self, model: ClinkdStudent, *, k: int, hidden: bool = False) -> None:
         super().__init__()
         self.model, self.hidden = model, hidden
-        self.k = min(k, model.base.lm_head.out_features)
+        self.k = min(k, model.head.out_features)
 
     @property
     def signals(self) -> tuple[SignalSpec, ...]:
@@ -62,7 +62,7 @@ class GeneratingTeacher(nn.Module):
 
     def compute(self, items: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
         """B items -> the signals, (B, *shape), on the CPU."""
-        device = self.model.base.lm_head.weight.device
+        device = self.model.head.weight.device
         inputs = {name: torch.stack([item[name] for item in items]).to(device) for name in items[0]}
         with torch.inference_mode():
             outputs = self.model(inputs)
@@ -85,7 +85,7 @@ def load_generating(
     max_tokens: int | None = None,
     **settings: Any,
 ) -> GeneratingTeacher:
-    """A teacher from a folder of a Qwen2-VL or Qwen2.5-VL model, or of a student of family ``clinkd``.
+    """A teacher from a folder of a model of a known family, or of a student of family ``clinkd``.
 
     Args:
         folder: with ``config.json``, weights, tokenizer and, for a published model, its image settings.

@@ -41,11 +41,28 @@ def sections(planes: int, section: Sequence[int] | None) -> Tensor:
     return torch.arange(3).repeat_interleave(torch.tensor(section))
 
 
-def interleaved(planes: int, _: Sequence[int] | None = None) -> Tensor:
-    """Qwen3-VL: time, row, column by turns; the remaining slowest planes belong to time: (24, 20, 20) of 64."""
-    turns = 3 * (5 * planes // 16)
+def interleaved(planes: int, section: Sequence[int] | None = None) -> Tensor:
+    """Qwen3-VL: time, row, column by turns; the remaining slowest planes belong to time: (24, 20, 20) of 64.
+
+    Args:
+        section: planes of time, rows and columns; rows and columns take every third plane from the fastest on.
+
+    Raises:
+        KdkitError: sections that do not add up to ``planes``, or that do not fit by turns.
+    """
+    turns = 5 * planes // 16
+    time, rows, columns = (planes - 2 * turns, turns, turns) if section is None else tuple(section)
     index = torch.arange(planes)
-    return torch.where(index < turns, index % 3, TIME)
+    axis = torch.zeros_like(index)
+    axis[(index % 3 == ROW) & (index < 3 * rows)] = ROW
+    axis[(index % 3 == COLUMN) & (index < 3 * columns)] = COLUMN
+    if [int((axis == number).sum()) for number in range(3)] != [time, rows, columns]:
+        raise KdkitError(
+            "KD-ROPE-420",
+            f"the sections {[time, rows, columns]} cannot be interleaved on {planes} frequencies",
+            fix="give three numbers that add up to the frequencies, rows and columns at most a third each",
+        )
+    return axis
 
 
 def low_time(planes: int, _: Sequence[int] | None = None) -> Tensor:

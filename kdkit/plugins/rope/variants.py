@@ -21,7 +21,7 @@ from kdkit.plugins.rope.designs import (
     reading_order,
     walk,
 )
-from kdkit.plugins.rope.layouts import Layout, find_layout, sections
+from kdkit.plugins.rope.layouts import Layout, find_layout, interleaved, sections
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LanguageRope:
     Args:
         design: positions of an image's tokens.
         layout: which axis turns which rotary plane.
-        section: planes of each axis, for the layout ``sections``.
+        section: planes of each axis, for the layouts ``sections`` and ``interleaved``.
         dtype: of the positions, whatever the sequence.
     """
 
@@ -60,9 +60,11 @@ class LanguageRope:
 
 def _make(design: Design, layout: str, section: Sequence[int] | None, dtype: torch.dtype = torch.int64) -> LanguageRope:
     chosen = find_layout(layout)
-    if section is not None and chosen is not sections:
+    if section is not None and chosen not in (sections, interleaved):
         raise KdkitError(
-            "KD-ROPE-009", f"the layout '{layout}' has no sections", fix="remove 'section', or set 'layout: sections'"
+            "KD-ROPE-009",
+            f"the layout '{layout}' has no sections",
+            fix="remove 'section', or set 'layout: sections' or 'layout: interleaved'",
         )
     return LanguageRope(design, chosen, None if section is None else tuple(section), dtype)
 

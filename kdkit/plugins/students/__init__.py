@@ -30,7 +30,7 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
         ),
         StudentSpec(
             name="clinkd",
-            summary="a vision-language model, Qwen2-VL or Qwen2.5-VL, with any RoPE variant; whole or LoRA",
+            summary="a vision-language model (Qwen-VL, Gemma 3, LLaVA, InternVL, SmolVLM, Mllama); whole or LoRA",
             factory="kdkit.plugins.students.clinkd.create:create_student",
             loader="kdkit.plugins.students.clinkd.create:load_student",
             max_aspect=MAX_ASPECT,

@@ -59,7 +59,9 @@ def make_project(root: Path, correction: Mapping[str, Any] | None, *, steps: int
     (root / "registry.yaml").write_text(REGISTRY, encoding="utf-8")
     set_correction(root, correction, steps=steps)
     make(seed=1, sizes=SIZES, max_tokens=112, max_answer=36, system="").save(root / "models" / "first")
-    add_teacher(Project(root), "first", {"from": "local:models/first", "loader": "qwen2-vl", "license": "mit"})
+    add_teacher(
+        Project(root), "first", {"from": "local:models/first", "loader": "image-text-to-text", "license": "mit"}
+    )
     return Project(root)
 
 

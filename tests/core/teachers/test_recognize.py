@@ -32,11 +32,11 @@ def recognized(folder: Path, files: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("files", "loader"),
     [
-        (STUDENT, "qwen2-vl"),
-        ({**STUDENT, "kdkit.json": {"student": [*STUDENT]}}, "qwen2-vl"),
-        ({"clinkd.json": {}, "adapter_config.json": {}}, "qwen2-vl"),
+        (STUDENT, "image-text-to-text"),
+        ({**STUDENT, "kdkit.json": {"student": [*STUDENT]}}, "image-text-to-text"),
+        ({"clinkd.json": {}, "adapter_config.json": {}}, "image-text-to-text"),
         ({"adapter_config.json": {}, "adapter_model.safetensors": ""}, "transformers"),
-        ({"config.json": QWEN, "preprocessor_config.json": {}}, "qwen2-vl"),
+        ({"config.json": QWEN, "preprocessor_config.json": {}}, "image-text-to-text"),
         ({"config.json": CLIP, "preprocessor_config.json": {}}, "transformers"),
         ({"open_clip_config.json": {}, "config.json": {"model_type": "bert"}}, "open_clip"),
         ({**DUAL, "kdkit.json": RECORD}, "open_clip"),

@@ -18,7 +18,7 @@ from tests.errors import raises_error
 
 SIZE = (420, 308)
 UNIT: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("qwen-vl", "qwen2-vl", "qwen3-vl"), (1e-3, 1e-3)),
+    **dict.fromkeys(("qwen-vl", "qwen2-vl", "qwen3-vl", "internvl"), (1e-3, 1e-3)),
     "qwen2.5-vl": (1 / SIZE[0], 1 / SIZE[1]),
     "json": (1e-4, 1e-4),
 }
@@ -35,6 +35,7 @@ def codec(family: str) -> BoxCodec:
         ("qwen2-vl", "<|object_ref_start|>liver<|object_ref_end|><|box_start|>(100,250),(500,750)<|box_end|>"),
         ("qwen2.5-vl", '[{"bbox_2d": [42, 77, 210, 231], "label": "liver"}]'),
         ("qwen3-vl", '[{"bbox_2d": [100, 250, 500, 750], "label": "liver"}]'),
+        ("internvl", "<ref>liver</ref><box>[[100, 250, 500, 750]]</box>"),
         ("json", '[{"box": [0.1, 0.25, 0.5, 0.75], "label": "liver"}]'),
     ],
 )
@@ -113,6 +114,8 @@ def test_json_in_a_code_fence_and_alone() -> None:
         ("qwen3-vl", '[{"box": [0, 0, 1, 1]}]', "KD-ANS-005", "json"),
         ("qwen2-vl", "at (1,2),(3,4)", "KD-ANS-005", ""),
         ("qwen-vl", "<box>(1,2),(3)</box>", "KD-ANS-005", "four numbers"),
+        ("qwen-vl", "<box>[[1, 2, 3, 4]]</box>", "KD-ANS-005", "internvl"),
+        ("internvl", "<box>[[1, 2, 3]]</box>", "KD-ANS-005", "four numbers"),
         ("qwen3-vl", '[{"bbox_2d": [1, 2, 3]}]', "KD-ANS-005", "four numbers"),
     ],
 )

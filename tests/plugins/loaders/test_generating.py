@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path, **options: object) -> GeneratingTeacher:
-    made = load_catalogue().make("loader", "qwen2-vl", folder=folder, **{**SMALL, **options})
+    made = load_catalogue().make("loader", "image-text-to-text", folder=folder, **{**SMALL, **options})
     assert isinstance(made, GeneratingTeacher)
     return made
 

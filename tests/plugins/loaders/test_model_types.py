@@ -54,7 +54,8 @@ def change(path: Path, **values: Any) -> None:
 @pytest.mark.parametrize("value", ["fancy", None, ["clip"], {"clip": 1}, 7])
 def test_an_unknown_type_is_refused_by_name(kind: str, model: Path, value: Any) -> None:
     change(model / "config.json", model_type=value)
-    with raises_error("KD-LOAD-071", where=str(model / "config.json"), mentions=("type",)) as caught:
+    id = {"clip": "KD-LOAD-071", "qwen": "KD-STUD-420"}[kind]
+    with raises_error(id, where=str(model / "config.json"), mentions=("type",)) as caught:
         LOADERS[kind](model)
     assert json.dumps(value) in caught.value.why or value is None
 

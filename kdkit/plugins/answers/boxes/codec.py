@@ -9,6 +9,7 @@ qwen-vl    ``<ref>label</ref><box>(x1,y1),(x2,y2)</box>``                       
 qwen2-vl   ``<|object_ref_start|>`` ... ``<|box_start|>(x1,y1),(x2,y2)<|box_end|>`` 0 to 1000
 qwen2.5-vl ``[{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]``                      pixels of the resized image
 qwen3-vl   the same                                                                 0 to 1000
+internvl   ``<ref>label</ref><box>[[x1, y1, x2, y2]]</box>``                        0 to 1000
 json       ``[{"box": [x1, y1, x2, y2], "label": "..."}]``                          fractions, four decimals
 ========== ======================================================================== ==========================
 """
@@ -27,6 +28,7 @@ FAMILIES = {
     "qwen2-vl": ("tokens", "thousand"),
     "qwen2.5-vl": ("bbox_2d", "pixels"),
     "qwen3-vl": ("bbox_2d", "thousand"),
+    "internvl": ("lists", "thousand"),
     "json": ("box", "fractions"),
 }
 """Family -> (notation, units)."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 Numbers = tuple[float, float, float, float]
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
@@ -52,12 +54,6 @@ def _tagged(ref: tuple[str, str], box: tuple[str, str]) -> Notation:
     group = re.compile(rf"{named}({one}(?:\s*{one})*)")
     single = re.compile(one)
 
-    def read(text: str) -> list[Piece]:
-        return [
-            Piece(m.start(), m.end(), tuple(Written(_four(b.groups()), m[1] or "") for b in single.finditer(m[2])))
-            for m in group.finditer(text)
-        ]
-
     def write(boxes: Sequence[Written]) -> str:
         made, last = "", ""
         for number, item in enumerate(boxes):
@@ -68,7 +64,31 @@ def _tagged(ref: tuple[str, str], box: tuple[str, str]) -> Notation:
             last = item.label
         return made
 
-    return Notation(read, write)
+    return Notation(partial(_labeled, group, single), write)
+
+
+def _labeled(group: re.Pattern[str], single: re.Pattern[str], text: str) -> list[Piece]:
+    """Labels, the first part of ``group``, with the boxes of the second."""
+    return [
+        Piece(m.start(), m.end(), tuple(Written(_four(b.groups()), m[1] or "") for b in single.finditer(m[2])))
+        for m in group.finditer(text)
+    ]
+
+
+def _listed() -> Notation:
+    """InternVL's: a label, and a list of boxes that it belongs to, ``<ref>a</ref><box>[[x1, y1, x2, y2]]</box>``."""
+    one = rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]"
+    group = re.compile(rf"(?:<ref>([^<]*)</ref>\s*)?<box>\s*\[(\s*{one}(?:\s*,\s*{one})*\s*)\]\s*</box>")
+    single = re.compile(one)
+
+    def write(boxes: Sequence[Written]) -> str:
+        made = ""
+        for label, same in itertools.groupby(boxes, lambda box: box.label):
+            corners = ", ".join(f"[{', '.join(f'{value:g}' for value in box.numbers)}]" for box in same)
+            made += f"<ref>{label}</ref>" * bool(label) + f"<box>[{corners}]</box>"
+        return made
+
+    return Notation(partial(_labeled, group, single), write)
 
 
 def _json(key: str) -> Notation:
@@ -133,11 +153,13 @@ def _four(values: Sequence[object]) -> Numbers:
 NOTATIONS = {
     "tags": _tagged(("<ref>", "</ref>"), ("<box>", "</box>")),
     "tokens": _tagged(("<|object_ref_start|>", "<|object_ref_end|>"), ("<|box_start|>", "<|box_end|>")),
+    "lists": _listed(),
     "bbox_2d": _json("bbox_2d"),
     "box": _json("box"),
 }
 
 _STRAYS = (
+    ("lists", re.compile(r"<box>\s*\[.{0,60}")),
     ("tags", re.compile(r"<box>.{0,60}")),
     ("tokens", re.compile(r"<\|?box_start\|?>.{0,60}")),
     ("bbox_2d", re.compile(r'"bbox_2d".{0,60}')),

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import RopeVariant
+from kdkit.plugins.students.clinkd.families.known import FAMILIES
 from kdkit.plugins.students.clinkd.rotary import AXES, exchange, make_variant, position_rows
+from kdkit.plugins.students.clinkd.settings import Choice
 
 
 def attach(model: Any, variant: RopeVariant, name: str = "") -> None:
-    """Give a Qwen2-VL or Qwen2.5-VL model that is not kdkit's own the positions and frequencies of ``variant``.
+    """Give a model of Qwen's families that is not kdkit's own the positions and frequencies of ``variant``.
 
     It replaces ``get_rope_index`` of this instance, which its ``forward`` and ``generate`` call, and which training
     code such as LLaMA-Factory's collator calls. Packed batches (several samples in a row) are refused: with a cache,
@@ -25,7 +27,10 @@ def attach(model: Any, variant: RopeVariant, name: str = "") -> None:
     Raises:
         KdkitError: a variant that this model cannot take; later, videos and packed batches.
     """
-    exchange(model, variant, name or type(variant).__name__)
+    family = FAMILIES[model.config.model_type]
+    exchange(model, variant, name or type(variant).__name__, family)
+    if family.positions == "index":
+        return
     inner = model.model
     signature = inspect.signature(inner.get_rope_index)
 
@@ -44,7 +49,7 @@ def attach(model: Any, variant: RopeVariant, name: str = "") -> None:
 
 
 def attach_saved(model: Any, name: str, revision: str | None = None) -> None:
-    """Give a Qwen2-VL or Qwen2.5-VL model of stock transformers the RoPE variants of a saved or published student.
+    """Give a model of stock transformers the RoPE variants of a saved or published student.
 
     Args:
         model: the student's weights, or the base of its adapters before PEFT puts them in.
@@ -71,12 +76,12 @@ def attach_saved(model: Any, name: str, revision: str | None = None) -> None:
             why=f"it has no {SAVED}",
             fix="name a folder, or a repository, that kdkit wrote",
         )
-    settings = saved.settings
-    variant, rope = make_variant(settings.rope, model)
+    settings, family = saved.settings, FAMILIES[model.config.model_type]
+    variant, rope = make_variant(settings.rope or Choice(family.rope, {}), model, family)
     attach(model, variant, rope.name)
     if settings.vision_rope is not None:
-        vision_variant, vision_rope = make_variant(settings.vision_rope, model)
-        turns = VisionTurns(model, vision_variant, vision_rope.name)
+        vision_variant, vision_rope = make_variant(settings.vision_rope, model, family)
+        turns = VisionTurns(model, vision_variant, vision_rope.name, family)
         read_turns(turns, folder)
         model.model.visual.turns = turns.to(model.device)  # so that it moves with the tower
 

@@ -28,7 +28,21 @@ def prompt_of(sample: Sample, *, images: int, system: str, question: str) -> str
         KdkitError: roles that do not alternate, marks and images that differ in number, or a text with tokens of
             the template in it.
     """
-    messages = _messages(sample, question)
+    messages = messages_of(sample, images=images, system=system, question=question)
+    picture = f"{IMAGE_START}{IMAGE}{IMAGE_END}"
+    turns = (f"{START}{role}\n{content.replace(IMAGE_MARK, picture)}{END}\n" for role, content in messages)
+    return "".join(turns) + f"{START}assistant\n"
+
+
+def messages_of(
+    sample: Sample, *, images: int, system: str, question: str, structure: Sequence[str] = STRUCTURE
+) -> list[tuple[str, str]]:
+    """Role and content of each message before the answer; arguments and errors as of :func:`prompt_of`.
+
+    Args:
+        structure: tokens that no text may contain.
+    """
+    messages = _messages(sample, question, structure)
     if messages[0][0] != "system" and system:
         messages = [("system", system), *messages]
     marks = sum(content.count(IMAGE_MARK) for _, content in messages)
@@ -38,26 +52,25 @@ def prompt_of(sample: Sample, *, images: int, system: str, question: str) -> str
             f"{marks} {IMAGE_MARK} marks for {images} image{'s' * (images != 1)}",
             fix=f"write {IMAGE_MARK} once for each image, where it belongs in the messages",
         )
-    picture = f"{IMAGE_START}{IMAGE}{IMAGE_END}"
-    turns = (f"{START}{role}\n{content.replace(IMAGE_MARK, picture)}{END}\n" for role, content in messages)
-    return "".join(turns) + f"{START}assistant\n"
+    return messages
 
 
-def check_text(sample: Sample, text: str) -> None:
+def check_text(sample: Sample, text: str, structure: Sequence[str] = STRUCTURE) -> None:
     """Refuse a text that contains tokens of the template."""
-    for token in STRUCTURE:
+    for token in structure:
         if token in text:
             raise _refused(sample, f"the text contains {token}", fix="remove it: it would break the sequence")
 
 
-def _messages(sample: Sample, question: str) -> list[tuple[str, str]]:
+def _messages(sample: Sample, question: str, structure: Sequence[str]) -> list[tuple[str, str]]:
     given: Sequence[Mapping[str, Any]] = sample.extra.get("messages") or ()
     messages = []
     for message in given:
         role, content = message.get("role"), message.get("content")
         if not isinstance(role, str) or not isinstance(content, str):
             raise _refused(sample, "a message needs a 'role' and a 'content', both text")
-        check_text(sample, content)
+        for part in content.split(IMAGE_MARK):
+            check_text(sample, part, structure)
         messages.append((role, content))
     messages = messages or [("user", f"{IMAGE_MARK}{question}")]
     turns = [role for role, _ in messages]

@@ -12,7 +12,9 @@ from typing import Any
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.students.clinkd.byte_tokenizer import byte_tokenizer_files
-from kdkit.plugins.students.clinkd.folder import SAVED, Saved, read_images, read_tokens, read_turns
+from kdkit.plugins.students.clinkd.families.known import FAMILIES
+from kdkit.plugins.students.clinkd.families.spec import FamilySpec
+from kdkit.plugins.students.clinkd.folder import SAVED, Saved, read_files, read_turns
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import Sizes, random_network, read_network
 from kdkit.plugins.students.clinkd.origin import ORIGIN, Base, Origin
@@ -23,16 +25,21 @@ from kdkit.plugins.students.clinkd.tokens import Tokens
 
 
 def create_student(
-    *, init: str | None = None, sizes: Mapping[str, Any] | None = None, base: str | None = None, **settings: Any
+    *,
+    init: str | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    base: str | None = None,
+    families: Mapping[str, FamilySpec] = FAMILIES,
+    **settings: Any,
 ) -> ClinkdStudent:
     """A new student, in training mode; give exactly one of ``init`` and ``sizes``.
 
     Args:
-        init: a folder with a Qwen2-VL or Qwen2.5-VL model, or with a saved student of this family, which keeps its
-            RoPE variants.
+        init: a folder with a model of one of ``families``, or with a saved student, which keeps its RoPE variants.
         sizes: for random weights from torch's global generator and a tokenizer of bytes; see ``Sizes``.
         base: with ``lora``, the repository ``ORG/NAME`` that ``hf download --local-dir`` fetched ``init`` from, so that
             the adapters can be published. Not needed for a snapshot in the Hub's cache.
+        families: ``model_type`` -> spec. A plugin that adds one passes ``{**FAMILIES, name: spec}`` in its own factory.
         settings: see ``Settings``.
 
     Raises:
@@ -49,7 +56,7 @@ def create_student(
     if base is not None:
         _check_base(init, base, settings)
     if init is not None:
-        return _from_folder(Path(init), settings, base).train()
+        return _from_folder(Path(init), settings, base, families).train()
     chosen = Settings.of(settings)
     if chosen.lora is not None:
         raise KdkitError(
@@ -62,11 +69,14 @@ def create_student(
     return ClinkdStudent(network, tokens, images, chosen, Origin(sizes=made)).train()
 
 
-def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -> ClinkdStudent:
-    """A saved student in eval mode. Also loads a plain Qwen2-VL or Qwen2.5-VL folder.
+def load_student(
+    folder: Path, *, rope: str | Mapping[str, Any] | None = None, families: Mapping[str, FamilySpec] = FAMILIES
+) -> ClinkdStudent:
+    """A saved student in eval mode. Also loads a plain model folder.
 
     Args:
         rope: the expected variant, if any.
+        families: as of :func:`create_student`.
 
     Raises:
         KdkitError: another variant than ``rope``; missing or damaged files.
@@ -74,7 +84,7 @@ def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -
     folder = Path(folder)
     saved = Saved.read(folder)
     if saved is None:
-        return _from_folder(folder, {} if rope is None else {"rope": rope}).eval()
+        return _from_folder(folder, {} if rope is None else {"rope": rope}, families=families).eval()
     config = dict(saved.config)
     if rope is not None:
         _require_same("rope", Choice.of(rope), Choice.of(config["rope"]), folder)
@@ -86,13 +96,14 @@ def load_student(folder: Path, *, rope: str | Mapping[str, Any] | None = None) -
     elif init is not None:
         init = str(folder)
     origin = Origin(None if sizes is None else Sizes.of(sizes), init, base)
-    network = read_network(weights, settings.dtype)
+    network = read_network(weights, settings.dtype, families=families)
+    family = families[network.config.model_type]
     if settings.lora is not None:
         peft = _peft()
         require_readable(folder)
         with _quiet():
             network = peft.PeftModel.from_pretrained(network, folder, is_trainable=True)
-    return _assemble(folder, network, settings, origin, saved=True).eval()
+    return _assemble(folder, network, family, settings, origin, saved=True).eval()
 
 
 def _check_base(init: str | None, base: str, settings: Mapping[str, Any]) -> None:
@@ -109,19 +120,28 @@ def _check_base(init: str | None, base: str, settings: Mapping[str, Any]) -> Non
     Base.of(Path(init), base)
 
 
-def _from_folder(folder: Path, given: Mapping[str, Any], base: str | None = None) -> ClinkdStudent:
+def _from_folder(
+    folder: Path,
+    given: Mapping[str, Any],
+    base: str | None = None,
+    families: Mapping[str, FamilySpec] = FAMILIES,
+) -> ClinkdStudent:
     """A new student that starts from the whole weights in ``folder``."""
     saved = Saved.read(folder)
     settings = Settings.of(given if saved is None else _continued(folder, saved, given))
-    network = read_network(folder, settings.dtype)
+    network = read_network(folder, settings.dtype, whole=settings.lora is None, families=families)
+    family = families[network.config.model_type]
     if settings.lora is not None:
-        network = _with_adapters(network, settings.lora)
-    return _assemble(folder, network, settings, Origin(init=str(folder), base=base), saved=saved is not None)
+        network = _with_adapters(network, settings.lora, family)
+    return _assemble(folder, network, family, settings, Origin(init=str(folder), base=base), saved=saved is not None)
 
 
-def _assemble(folder: Path, network: Any, settings: Settings, origin: Origin, *, saved: bool) -> ClinkdStudent:
+def _assemble(
+    folder: Path, network: Any, family: FamilySpec, settings: Settings, origin: Origin, *, saved: bool
+) -> ClinkdStudent:
     """``network`` with tokenizer, image settings and learned frequencies of ``folder``."""
-    student = ClinkdStudent(network, read_tokens(folder), read_images(folder, settings), settings, origin)
+    tokens, images = read_files(folder, family, settings)
+    student = ClinkdStudent(network, tokens, images, settings, origin, family)
     if student.vision_turns is not None and saved:
         read_turns(student.vision_turns, folder)
     return student
@@ -159,13 +179,13 @@ def _require_same(key: str, wanted: Choice, trained: Choice | None, folder: Path
     )
 
 
-def _with_adapters(network: Any, lora: Lora) -> Any:
+def _with_adapters(network: Any, lora: Lora, family: FamilySpec) -> Any:
     peft = _peft()
     config = peft.LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=rf".*language_model\..*\.({'|'.join(lora.targets)})",
+        target_modules=rf".*{family.language}\..*\.({'|'.join(lora.targets)})",
         task_type="CAUSAL_LM",
     )
     try:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import read_tensors
+from kdkit.plugins.students.clinkd.families.processor import FamilyProcessor
+from kdkit.plugins.students.clinkd.families.spec import FamilySpec
 from kdkit.plugins.students.clinkd.images import CONFIG as IMAGE_CONFIG
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.origin import ORIGIN, Base
@@ -61,6 +63,14 @@ class Saved:
                 why=str(error),
                 fix="restore the file from a copy, or pull the student again",
             ) from error
+
+
+def read_files(folder: Path, family: FamilySpec, settings: Settings) -> tuple[Tokens, ImageSettings | FamilyProcessor]:
+    """Tokenizer and image settings of a model folder, or its processor."""
+    if family.reader == "chatml":
+        return read_tokens(folder), read_images(folder, settings)
+    processor = FamilyProcessor(family, folder)
+    return processor.tokens, processor
 
 
 def read_tokens(folder: Path) -> Tokens:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.tensors import require_readable
 from kdkit.plugins.loaders.hugging_face import without_bars
-from kdkit.plugins.loaders.model_types import require_known_type
 from kdkit.plugins.loaders.own_files import require_own_files
+from kdkit.plugins.students.clinkd.families.known import FAMILIES, find_family
+from kdkit.plugins.students.clinkd.families.spec import FamilySpec
 from kdkit.plugins.students.clinkd.settings import WHERE
 from kdkit.plugins.students.clinkd.tokens import IMAGE, IMAGE_END, IMAGE_START
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
     from kdkit.plugins.students.clinkd.tokens import Tokens
 
-Family = Literal["qwen2_vl", "qwen2_5_vl"]
 CLASSES = {
     "qwen2_vl": ("Qwen2VLConfig", "Qwen2VLForConditionalGeneration"),
     "qwen2_5_vl": ("Qwen2_5_VLConfig", "Qwen2_5_VLForConditionalGeneration"),
 }
+"""Families of which kdkit makes random models, and their classes in transformers."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Sizes:
         vision_hidden, vision_layers, vision_heads: of the vision tower.
     """
 
-    family: Family = "qwen2_vl"
+    family: str = "qwen2_vl"
     hidden: int = 64
     layers: int = 2
     heads: int = 4
@@ -120,11 +121,17 @@ def random_network(sizes: Sizes, tokens: Tokens, context: int, dtype: str) -> An
     return model_class._from_config(config, dtype=getattr(torch, dtype))
 
 
-def read_network(folder: Path, dtype: str) -> Any:
+def read_network(
+    folder: Path, dtype: str, *, whole: bool = False, families: Mapping[str, FamilySpec] = FAMILIES
+) -> Any:
     """The model in ``folder``, from safetensors, without network and without running code of the folder.
 
+    Args:
+        whole: whether all weights are to be trained.
+        families: that can be read.
+
     Raises:
-        KdkitError: another kind of model, or weights that are missing or do not fit.
+        KdkitError: another kind of model, quantized weights to be trained, weights that are missing or do not fit.
     """
     import torch
     import transformers
@@ -139,22 +146,23 @@ def read_network(folder: Path, dtype: str) -> Any:
             fix="name the folder of a transformers model",
         )
     require_own_files(folder)
-    require_known_type(folder, CLASSES, f"the student clinkd takes {' and '.join(CLASSES)}")
+    find_family(folder, families)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises nearly anything for a broken file
         raise KdkitError(
-            "KD-STUD-026",
+            "KD-STUD-431",
             "config.json cannot be read",
             where=str(folder),
             why=str(error),
             fix="fetch the file again from the model's repository",
         ) from error
     require_readable(folder)
-    model_class = getattr(transformers, CLASSES[config.model_type][1])
+    if whole:
+        _require_unquantized(config, folder)
     with torch.random.fork_rng(devices=[]), without_bars():
         try:
-            model, info = model_class.from_pretrained(
+            model, info = transformers.AutoModelForImageTextToText.from_pretrained(
                 folder,
                 config=config,
                 dtype=getattr(torch, dtype),
@@ -182,9 +190,23 @@ def read_network(folder: Path, dtype: str) -> Any:
     return model
 
 
-def freeze(network: Any, *, vision: bool) -> None:
-    """Freeze the vision tower except its merger."""
-    visual: torch.nn.Module = network.model.visual
-    for name, parameter in visual.named_parameters():
-        if vision and not name.startswith("merger."):
+def _require_unquantized(config: Any, folder: Path) -> None:
+    quantized = getattr(config, "quantization_config", None)
+    if quantized is None:
+        return
+    named = quantized if isinstance(quantized, Mapping) else vars(quantized)
+    raise KdkitError(
+        "KD-STUD-426",
+        "quantized weights cannot be trained",
+        where=str(folder / "config.json"),
+        why=f"quantization_config: {named.get('quant_method', 'of an unknown method')}; gradients need whole weights",
+        fix="start from the model's own repository without quantization, or train adapters: lora: {r: 16}",
+    )
+
+
+def freeze(network: Any, family: FamilySpec, *, vision: bool) -> None:
+    """Freeze the vision tower except the part that turns patches into tokens."""
+    tower: torch.nn.Module = getattr(network.model, family.vision)
+    for name, parameter in tower.named_parameters():
+        if vision and not name.startswith(family.trained or ("\0",)):
             parameter.requires_grad_(False)

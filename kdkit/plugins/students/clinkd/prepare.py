@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import BOX_FAMILY, RopeVariant, Sample
+from kdkit.core.contracts import RopeVariant, Sample
 from kdkit.core.data.images import open_further_images
-from kdkit.plugins.answers.boxes.own import OwnBoxes
-from kdkit.plugins.students.clinkd.chat import check_text, prompt_of
-from kdkit.plugins.students.clinkd.images import ImageSettings
+from kdkit.plugins.students.clinkd.answer_reader import IGNORED, AnswerReader, padded
+from kdkit.plugins.students.clinkd.batches import Batch, Embedded, WithImages, padded_ids
+from kdkit.plugins.students.clinkd.chat import TEMPLATE, prompt_of
+from kdkit.plugins.students.clinkd.images import CONFIG, ImageSettings
 from kdkit.plugins.students.clinkd.rotary import position_rows
-from kdkit.plugins.students.clinkd.settings import Settings
-from kdkit.plugins.students.clinkd.tokens import END, IMAGE, PAD, Tokens
-
-IGNORED = -100
-"""Label after the end of an answer."""
+from kdkit.plugins.students.clinkd.tokens import IMAGE, PAD
 
 
 @dataclass(frozen=True)
@@ -42,21 +41,17 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """Everything that turns samples into inputs; deterministic, safe in threads."""
+class Preparation(AnswerReader):
+    """Everything that turns samples into inputs of Qwen's models; deterministic, safe in threads."""
 
-    settings: Settings
-    tokens: Tokens
     images: ImageSettings
     variant: RopeVariant
-    boxes: OwnBoxes
 
     def prompt(self, image: Image.Image, sample: Sample) -> Prompt:
         """Tokenize a sample without its answer. Raises: KdkitError naming the sample."""
         settings = self.settings
         pictures = [image, *open_further_images(sample)]
-        if len(pictures) > settings.max_images:
-            raise _refused(sample, f"{len(pictures)} images, the model takes {settings.max_images}", "max_images")
+        self.require_images(sample, len(pictures))
         try:
             sizes = tuple(self.images.resized(*picture.size) for picture in pictures)
             patches, grids = zip(*(self.images.patches(picture) for picture in pictures), strict=True)
@@ -69,11 +64,11 @@ class Preparation:
                 fix="correct the sample, or leave it out of the data",
             ) from error
         converted = self.boxes.question(sample, sizes)
-        text = prompt_of(converted, images=len(pictures), system=settings.system, question=settings.question)
+        text = prompt_of(converted, images=len(pictures), system=settings.system or "", question=settings.question)
         merge = self.images.merge_size
         merged = [(t, h // merge, w // merge) for t, h, w in grids]
         ids = self._with_images(self.tokens.encode(text), merged)
-        self._check_length(sample, ids, len(ids) + 1)
+        self.check_length(sample, ids, len(ids) + 1)
         modality = (ids == self.tokens.id(IMAGE)).long()
         positions = self.variant.positions(torch.cat([modality, modality.new_zeros(1)]), merged)
         return Prompt(ids, position_rows(positions), torch.cat(patches), torch.tensor(grids), sizes)
@@ -83,12 +78,6 @@ class Preparation:
         counts, image = iter(t * h * w for t, h, w in grids), self.tokens.id(IMAGE)
         repeats = torch.tensor([next(counts) if token == image else 1 for token in ids])
         return torch.tensor(ids).repeat_interleave(repeats)
-
-    def _check_length(self, sample: Sample, ids: Tensor, length: int) -> None:
-        most, count = self.settings.max_tokens, int((ids == self.tokens.id(IMAGE)).sum())
-        if length > most:
-            what = f"{length} tokens ({count} of them image tokens), the model takes {most}"
-            raise _refused(sample, what, "max_tokens, or lower max_pixels")
 
     def inputs(self, image: Image.Image, sample: Sample) -> dict[str, Tensor]:
         """A sample with its answer, right-padded.
@@ -102,9 +91,9 @@ class Preparation:
             KdkitError: naming the sample.
         """
         settings, prompt = self.settings, self.prompt(image, sample)
-        answer = self._answer(sample, prompt.sizes)
+        answer = self.read_answer(sample, prompt.sizes)
         start, length = len(prompt.ids), len(prompt.ids) + len(answer)
-        self._check_length(sample, prompt.ids, length)
+        self.check_length(sample, prompt.ids, length)
         after = prompt.positions[:, -1:] + torch.arange(1, len(answer)).to(prompt.positions.dtype)
         most = settings.max_images * self.images.most_patches
         return {
@@ -117,35 +106,45 @@ class Preparation:
             "grids": padded(prompt.grids.T, settings.max_images).T.contiguous(),
         }
 
-    def check_answer(self, sample: Sample) -> None:
-        """Check an answer without its image, unless its boxes become pixels. Raises: KdkitError."""
-        if not (self.boxes.pixels and sample.extra.get(BOX_FAMILY)):
-            self._answer(sample, ())
+    def arguments(self, inputs: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
+        """The network's arguments beside tokens and mask, for a batch of ``inputs`` cut to ``length`` tokens."""
+        positions = inputs["positions"][..., :length].transpose(0, 1)
+        return {"position_ids": positions, **network_images(self.images, inputs)}
 
-    def answer_tokens(self, sample: Sample) -> list[int] | None:
-        """Tokens of an answer with the end token; None if invalid, or if its boxes become pixels."""
-        if self.boxes.pixels and sample.extra.get(BOX_FAMILY):
-            return None
-        try:
-            ids: list[int] = self._answer(sample, ()).tolist()
-        except KdkitError:
-            return None
-        return ids
+    def batch(self, network: Any, prompts: Sequence[Prompt]) -> Batch:
+        """Prompts for ``generate``, left-padded, with their images embedded once where the network allows it."""
+        device = network.device
+        ids, mask = padded_ids([prompt.ids for prompt in prompts], self.tokens.id(PAD), device)
+        size = ids.shape[1]
+        positions = torch.stack([padded(p.positions[:, :-1], size, left=True) for p in prompts], dim=1).to(device)
+        if self.family.answers == "images":
+            return WithImages(ids, mask, positions, prompts, lambda rows, _: self._images(network, rows))
+        embeddings = network.get_input_embeddings()(ids)
+        images = self._images(network, prompts)
+        seen = network.model.visual(images["pixel_values"], grid_thw=images["image_grid_thw"])
+        seen = getattr(seen, "pooler_output", seen)  # transformers before 5.3 gives the merged tokens themselves
+        places = (ids == network.config.image_token_id)[..., None]
+        return Embedded(embeddings.masked_scatter(places, seen.to(embeddings.dtype)), mask, positions)
 
-    def _answer(self, sample: Sample, sizes: tuple[tuple[int, int], ...]) -> Tensor:
-        """(A,) tokens with the end token."""
-        text, most = self.boxes.answer(sample, sizes), self.settings.max_answer
-        check_text(sample, text)
-        answer = torch.tensor([*self.tokens.encode(text), self.tokens.id(END)])
-        if len(answer) > most:
-            raise _refused(sample, f"the answer has {len(answer)} tokens, the model takes {most}", "max_answer")
-        return answer
+    def _images(self, network: Any, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        found = (torch.cat([getattr(p, name) for p in prompts]).to(network.device) for name in ("patches", "grids"))
+        patches, grids = found
+        return {"pixel_values": self.images.normalized(patches).to(network.dtype), "image_grid_thw": grids}
 
+    def identity(self) -> dict[str, str]:
+        """What decides a sample's inputs."""
+        settings, images = self.settings, self.images
+        return {
+            "tokenizer": self.tokens.digest(),
+            "template": f"{TEMPLATE}, system {settings.system!r}, question {settings.question!r}",
+            "preprocessing": str(images),
+            "boxes": self.boxes.identity(images.min_pixels, images.max_pixels, images.unit),
+        }
 
-def padded(x: Tensor, size: int, value: int = 0, *, left: bool = False) -> Tensor:
-    """Pad the last dimension to ``size``."""
-    room = size - x.shape[-1]
-    return torch.nn.functional.pad(x, (room, 0) if left else (0, room), value=value)
+    def files(self) -> dict[str, bytes]:
+        """Tokenizer and image settings, as files of a saved student."""
+        config = json.dumps(self.images.config(), indent=2) + "\n"
+        return {**self.tokens.files, CONFIG: config.encode()}
 
 
 def network_images(images: ImageSettings, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -154,8 +153,3 @@ def network_images(images: ImageSettings, inputs: Mapping[str, Tensor]) -> dict[
     counts = grids.prod(dim=-1).sum(dim=-1).tolist()
     patches = torch.cat([row[:count] for row, count in zip(inputs["patches"], counts, strict=True)])
     return {"pixel_values": images.normalized(patches), "image_grid_thw": grids[grids[..., 0] > 0]}
-
-
-def _refused(sample: Sample, what: str, option: str) -> KdkitError:
-    fix = f"raise {option}: in student.config, or in the options of the teacher that reads it"
-    return KdkitError("KD-STUD-035", f"sample '{sample.id}': {what}", where=sample.origin, fix=fix)

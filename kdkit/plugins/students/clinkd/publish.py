@@ -15,13 +15,21 @@ from kdkit.core.contracts import PinnedBase, Published
 from kdkit.plugins.students import MAX_ASPECT
 from kdkit.plugins.students.clinkd.chat_template import NAME as CHAT_TEMPLATE
 from kdkit.plugins.students.clinkd.chat_template import chat_template
+from kdkit.plugins.students.clinkd.families.known import FAMILIES
+from kdkit.plugins.students.clinkd.families.processor import FamilyProcessor
+from kdkit.plugins.students.clinkd.families.spec import FamilySpec
 from kdkit.plugins.students.clinkd.folder import SAVED, TURNS, Saved, read_images, write_json
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.origin import Base
 from kdkit.plugins.students.clinkd.settings import Choice, Settings
-from kdkit.plugins.students.clinkd.tokens import PAD, Tokens
+from kdkit.plugins.students.clinkd.tokens import Tokens
 
-_PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
+_PROCESSORS = {
+    "qwen2_vl": "Qwen2VLProcessor",
+    "qwen2_5_vl": "Qwen2_5_VLProcessor",
+    "qwen3_vl": "Qwen3VLProcessor",
+}
+"""Of models that kdkit prepares images for itself; others keep the files of their own."""
 _LEFT_OUT = ("README.md", "chat_template.json", "kdkit.json")
 """PEFT's card, an old file of chat templates, the record of an earlier release."""
 _OF_A_MACHINE = ("_name_or_path", "name_or_path", "auto_map", "chat_template")
@@ -41,12 +49,13 @@ def generate(messages, length):
     )
     return found.sequences[0, inputs["input_ids"].shape[1] :], torch.cat(found.logits)
 """
+_RESIZING = 'processor.image_processor = AutoImageProcessor.from_pretrained({name}, backend="pil")'
+"""Resizes as in training."""
 _ASK = """
 model.generation_config = GenerationConfig.from_pretrained({name})
 model.eval()
 processor = AutoProcessor.from_pretrained({name})
-processor.image_processor = AutoImageProcessor.from_pretrained({name}, backend="pil")  # resizes as in training
-
+{resizing}
 picture = {{"type": "image", "image": Image.open("image.png").convert("RGB")}}
 question = {{"type": "text", "text": {question}}}
 inputs = processor.apply_chat_template(
@@ -89,9 +98,10 @@ def publish(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[st
     names = tuple(sorted(path.name for path in to.iterdir()))
     settings = replace(saved.settings, lora=None) if merged else saved.settings
     model = _read((base.folder if base else to) / _MODEL)
-    _write_for_stock(to, settings, model)
-    images = read_images(to, settings)
-    attached = not _is_own(settings, model)
+    family = FAMILIES[model["model_type"]]
+    _write_for_stock(folder, to, settings, model, family)
+    images = read_images(to, settings) if family.reader == "chatml" else None
+    attached = not _is_own(settings, model, family)
     library, needs = "transformers" if base is None else "peft", _needs(settings) if attached else ()
     return Published(
         kind="A vision-language model that answers questions about images",
@@ -99,7 +109,7 @@ def publish(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[st
         tags=("vision-language", "visual-question-answering", *(() if base is None else ("lora",))),
         summary=_summary(to, settings, images, base),
         names=names,
-        lines={library: _lines(name, settings, base, attached=attached)},
+        lines={library: _lines(name, settings, base, family, attached=attached)},
         probes={library: _PROBE},
         distributions=tuple(dict.fromkeys(("torch", "transformers", library, *needs))),
         needs=needs,
@@ -164,25 +174,32 @@ def _save_merged(folder: Path, to: Path) -> None:
     _clean_configs(to)
 
 
-def _write_for_stock(to: Path, settings: Settings, model: Mapping[str, Any]) -> None:
+def _write_for_stock(folder: Path, to: Path, settings: Settings, model: Mapping[str, Any], family: FamilySpec) -> None:
     """Write files for stock libraries: chat template, processor class, greedy decoding.
 
     Adapters also get the model's config, which transformers reads before a tokenizer.
     """
-    tokens = Tokens({"tokenizer.json": (to / "tokenizer.json").read_bytes()}, str(to))
-    (to / CHAT_TEMPLATE).write_text(chat_template(settings.system), encoding="utf-8")
-    write_json(to / "processor_config.json", {"processor_class": _PROCESSORS[model["model_type"]]})
-    decoding = {"do_sample": False, "eos_token_id": list(tokens.ends), "pad_token_id": tokens.id(PAD)}
+    if family.reader == "chatml":
+        tokens = Tokens({"tokenizer.json": (to / "tokenizer.json").read_bytes()}, str(to))
+        (to / CHAT_TEMPLATE).write_text(chat_template(settings.system or ""), encoding="utf-8")
+        write_json(to / "processor_config.json", {"processor_class": _PROCESSORS[family.name]})
+    else:
+        processor = FamilyProcessor(family, folder)
+        tokens = processor.tokens
+        (to / CHAT_TEMPLATE).write_text(processor.template, encoding="utf-8")
+    decoding = {"do_sample": False, "eos_token_id": list(tokens.ends), "pad_token_id": tokens.id(tokens.marks.pad)}
     write_json(to / "generation_config.json", decoding)
     if not (to / _MODEL).is_file():
         write_json(to / _MODEL, _clean(model))
 
 
-def _is_own(settings: Settings, model: Mapping[str, Any]) -> bool:
+def _is_own(settings: Settings, model: Mapping[str, Any], family: FamilySpec) -> bool:
     """Whether stock transformers computes the same RoPE variants."""
+    if family.positions == "index":
+        return True
     text = model.get("text_config", model)
     section = (text.get("rope_parameters") or text.get("rope_scaling") or {}).get("mrope_section")
-    own = Choice("mrope", {"layout": "sections", "section": section})
+    own = Choice(family.rope, {"layout": family.positions, "section": section})
     return settings.vision_rope is None and settings.rope == own
 
 
@@ -192,18 +209,19 @@ def _needs(settings: Settings) -> tuple[str, ...]:
     return ("kdkit", *dict.fromkeys(name.partition(":")[0] for name in names if ":" in name))
 
 
-def _lines(name: str, settings: Settings, base: PinnedBase | None, *, attached: bool) -> str:
+def _lines(name: str, settings: Settings, base: PinnedBase | None, family: FamilySpec, *, attached: bool) -> str:
     """See ``Published.lines``."""
     quoted = json.dumps(name, ensure_ascii=False)
     weights = [f'model = AutoModelForImageTextToText.from_pretrained({quoted}, dtype="{settings.dtype}")']
     if base is not None:
         at = f'    "{base.repository}", revision="{base.commit}", dtype="{settings.dtype}"'
         weights = ["model = AutoModelForImageTextToText.from_pretrained(", at, ")"]
+    resizer = "AutoImageProcessor, " if family.reader == "chatml" else ""
     lines = [
         *((f"# pip install {' '.join(_needs(settings))}",) if attached else ()),
         *(("from peft import PeftModel",) if base is not None else ()),
         "from PIL import Image",
-        "from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, GenerationConfig",
+        f"from transformers import {resizer}AutoModelForImageTextToText, AutoProcessor, GenerationConfig",
         *(("", "from kdkit.plugins.students.clinkd.attach import attach_saved") if attached else ()),
         "",
         *weights,
@@ -211,10 +229,13 @@ def _lines(name: str, settings: Settings, base: PinnedBase | None, *, attached: 
         *((f"model = PeftModel.from_pretrained(model, {quoted})",) if base is not None else ()),
     ]
     question = json.dumps(settings.question, ensure_ascii=False)
-    return "\n".join(lines) + _ASK.format(name=quoted, question=question, longest=settings.max_answer)
+    resizing = _RESIZING.format(name=quoted) + "  # resizes as in training\n" if family.reader == "chatml" else ""
+    return "\n".join(lines) + _ASK.format(
+        name=quoted, question=question, longest=settings.max_answer, resizing=resizing
+    )
 
 
-def _notes(settings: Settings, images: ImageSettings, *, attached: bool, merged: bool) -> list[str]:
+def _notes(settings: Settings, images: ImageSettings | None, *, attached: bool, merged: bool) -> list[str]:
     notes = [f"Its RoPE is the model's own, {settings.rope}: plain transformers needs nothing more."]
     if attached:
         vision = f", that of its vision tower {settings.vision_rope}" if settings.vision_rope else ""
@@ -224,7 +245,9 @@ def _notes(settings: Settings, images: ImageSettings, *, attached: bool, merged:
         ]
     if settings.boxes not in (None, "as-is"):
         notes.append(f"It reads and writes boxes as the family `{settings.boxes}` of kdkit's BoxCodec does.")
-    if (tokens := images.max_pixels // images.unit**2) < MAX_ASPECT:
+    if images is None and settings.system:
+        notes.append(f"It was trained with the system message {settings.system!r}: give it in every conversation.")
+    if images is not None and (tokens := images.max_pixels // images.unit**2) < MAX_ASPECT:
         notes.append(
             f"Images with one side more than {tokens} times the other are made smaller by kdkit than by transformers' "
             "processor, which goes beyond its limit of pixels there."
@@ -237,12 +260,13 @@ def _notes(settings: Settings, images: ImageSettings, *, attached: bool, merged:
     return notes
 
 
-def _summary(to: Path, settings: Settings, images: ImageSettings, base: PinnedBase | None) -> str:
+def _summary(to: Path, settings: Settings, images: ImageSettings | None, base: PinnedBase | None) -> str:
     count = sum(read_header(path).parameters for path in to.glob("*.safetensors") if path.name != TURNS)
     size = f"{count:,} parameters"
     if base is not None:
         size = f"{count:,} parameters of adapters (LoRA) for {base.repository} at commit `{base.commit[:12]}`"
-    return f"Questions of up to {settings.max_tokens} tokens with images of up to {images.max_pixels:,} pixels; {size}."
+    seen = "images" if images is None else f"images of up to {images.max_pixels:,} pixels"
+    return f"Questions of up to {settings.max_tokens} tokens with {seen}; {size}."
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import RopeVariant
 from kdkit.core.plugin_system.discovery import BUILT_IN, current_catalogue, resolve
-from kdkit.plugins.rope.layouts import sections
+from kdkit.plugins.rope.designs import reading_order
+from kdkit.plugins.rope.layouts import LAYOUTS, Layout
 from kdkit.plugins.rope.variants import LanguageRope
-from kdkit.plugins.students.clinkd.settings import Choice
+from kdkit.plugins.students.clinkd.families.spec import FamilySpec
+from kdkit.plugins.students.clinkd.settings import WHERE, Choice
 
 AXES = 3
 """Rows of position ids that the model takes: time, row, column."""
@@ -29,12 +31,18 @@ def complete(choice: Choice) -> Choice:
     return Choice(name, {**defaults, **spec.options, **choice.options})
 
 
-def make_variant(choice: Choice, network: Any) -> tuple[RopeVariant, Choice]:
+def own_layout(family: FamilySpec) -> Layout | None:
+    """How the family's rotary module shares planes among time, row and column; None for one number per token."""
+    return LAYOUTS.get(family.positions)
+
+
+def make_variant(choice: Choice, network: Any, family: FamilySpec) -> tuple[RopeVariant, Choice]:
     """The variant, and the choice with all its options; M-RoPE's sections are the model's own unless given."""
     whole = complete(choice)
     options, make = dict(whole.options), current_catalogue().make
     variant: RopeVariant = make("rope", whole.name, **options)
-    if isinstance(variant, LanguageRope) and variant.layout is sections and variant.section is None:
+    shared = own_layout(family) is not None and isinstance(variant, LanguageRope) and variant.section is None
+    if shared and variant.layout in (LAYOUTS["sections"], own_layout(family)):  # type: ignore[attr-defined]
         options["section"] = own_section(network)
         variant = make("rope", whole.name, **options)
     return variant, Choice(whole.name, options)
@@ -45,12 +53,16 @@ def own_section(network: Any) -> list[int]:
     return list(network.config.text_config.rope_parameters["mrope_section"])
 
 
-def exchange(network: Any, variant: RopeVariant, name: str) -> None:
+def exchange(network: Any, variant: RopeVariant, name: str, family: FamilySpec) -> None:
     """Let the language tower turn as ``variant`` says. A layout that is the model's own changes nothing.
 
     Raises:
         KdkitError: a variant that this model cannot take.
     """
+    layout = own_layout(family)
+    if layout is None:
+        _require_index(variant, name, family)
+        return
     rotary = network.model.language_model.rotary_emb
     inverse = rotary.inv_freq.detach().float().cpu()
     if variant.tower != "language":
@@ -62,13 +74,29 @@ def exchange(network: Any, variant: RopeVariant, name: str) -> None:
     if found.shape != (axes, len(inverse)) or axes > AXES:
         raise refused(name, f"its frequencies are {tuple(found.shape)}, the model takes (1 to {AXES}, {len(inverse)})")
     frequencies = torch.cat([found, torch.zeros(AXES - axes, len(inverse))])
-    axis = torch.arange(AXES).repeat_interleave(torch.tensor(own_section(network)))
+    axis = layout(len(inverse), own_section(network))
     own = torch.where(axis == torch.arange(AXES)[:, None], inverse, 0.0)
     if torch.equal(frequencies, own) or (axes == 1 and torch.equal(found[0], inverse)):
         return
     if rotary.rope_type in ("dynamic", "longrope"):
         raise refused(name, f"the model's frequencies change with the length of the text ({rotary.rope_type})")
-    network.model.language_model.rotary_emb = AxisRotary(rotary, frequencies)
+    network.model.language_model.rotary_emb = AxisRotary(
+        rotary, frequencies, split_later=family.positions == "sections"
+    )
+
+
+def _require_index(variant: RopeVariant, name: str, family: FamilySpec) -> None:
+    """Refuse what a rotary module of one number per token cannot do."""
+    if variant.tower == "language" and isinstance(variant, LanguageRope) and variant.design is reading_order:
+        return
+    raise KdkitError(
+        "KD-STUD-425",
+        f"models of the family {family.name} cannot take the RoPE variant '{name}'",
+        where=f"{WHERE}.rope",
+        why="their positions are one number for each token, the variant gives rows and columns of images; the rotary "
+        "module and transformers' generate take no others here",
+        fix="leave rope out, or write rope: rope-1d; variants need a family of Qwen2-VL, Qwen2.5-VL or Qwen3-VL",
+    )
 
 
 def position_rows(positions: Tensor) -> Tensor:
@@ -86,15 +114,16 @@ class AxisRotary(nn.Module):
     Args:
         own: the replaced module.
         frequencies: (3, F) float32.
+        split_later: whether transformers before 5.18 picks each plane's axis after this module (Qwen2-VL's do).
     """
 
-    def __init__(self, own: Any, frequencies: Tensor) -> None:
+    def __init__(self, own: Any, frequencies: Tensor, *, split_later: bool = True) -> None:
         super().__init__()
         # No buffer: casting the model to bfloat16 must not touch the frequencies.
         self.frequencies = frequencies
         self.inv_freq, self.rope_type = own.inv_freq, own.rope_type
         self.attention_scaling: float = own.attention_scaling
-        self._split_later = not hasattr(own, "recomposition_frequencies")
+        self._split_later = split_later and not hasattr(own, "recomposition_frequencies")
 
     @torch.no_grad()
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ class Settings:
     """Everything but the weights; see docs/reference/clinkd-student.md.
 
     Attributes:
-        rope: variant of the language tower; ``vision_rope``: of the vision tower, None for the model's own.
+        rope: variant of the language tower; ``vision_rope``: of the vision tower; None for the model's own.
         lora: adapters to train instead of the weights.
         freeze_vision: freeze the vision tower except its merger.
         gradient_checkpointing: recompute activations instead of storing them.
@@ -68,13 +68,13 @@ class Settings:
             float32 weights instead.
         max_tokens, max_answer, max_images, min_pixels, max_pixels: inputs of all samples have the shapes that follow
             from these. ``max_tokens`` counts prompt, image tokens and answer.
-        system: system message of samples without one; empty for none.
+        system: system message of samples without one; empty for none; None for the family's.
         question: prompt of samples without messages.
         boxes: family of :class:`BoxCodec` for the model's boxes; ``as-is`` keeps the texts of the data; None: the
             family of its pretraining.
     """
 
-    rope: Choice = Choice("mrope", {})
+    rope: Choice | None = None
     vision_rope: Choice | None = None
     lora: Lora | None = None
     freeze_vision: bool = True
@@ -85,7 +85,7 @@ class Settings:
     max_images: int = 1
     min_pixels: int | None = None
     max_pixels: int | None = None
-    system: str = "You are a helpful assistant."
+    system: str | None = None
     question: str = "Describe this image."
     boxes: str | None = None
 

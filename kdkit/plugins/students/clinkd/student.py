@@ -11,56 +11,72 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Decoding, Sample
 from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.loaders.hugging_face import without_bars
 from kdkit.plugins.students.clinkd.answers import generate
-from kdkit.plugins.students.clinkd.chat import TEMPLATE
+from kdkit.plugins.students.clinkd.families.known import FAMILIES
+from kdkit.plugins.students.clinkd.families.prepare import ProcessorPreparation
+from kdkit.plugins.students.clinkd.families.processor import FamilyProcessor
+from kdkit.plugins.students.clinkd.families.spec import FamilySpec
+from kdkit.plugins.students.clinkd.fit import check_fit, image_token_id
 from kdkit.plugins.students.clinkd.folder import FORMAT, SAVED, TURNS, write_json
-from kdkit.plugins.students.clinkd.images import CONFIG as IMAGE_CONFIG
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import freeze
 from kdkit.plugins.students.clinkd.origin import Base, Origin
-from kdkit.plugins.students.clinkd.prepare import Preparation, network_images
+from kdkit.plugins.students.clinkd.prepare import Preparation
 from kdkit.plugins.students.clinkd.rotary import exchange, make_variant
-from kdkit.plugins.students.clinkd.settings import WHERE, Settings
-from kdkit.plugins.students.clinkd.tokens import IMAGE, Tokens
+from kdkit.plugins.students.clinkd.settings import Choice, Settings
+from kdkit.plugins.students.clinkd.tokens import Tokens
 from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
-
-BOXES = {"qwen2_vl": "qwen2-vl", "qwen2_5_vl": "qwen2.5-vl"}
-"""Type of the model -> the family of boxes that it was pretrained with."""
 
 
 class ClinkdStudent(nn.Module):
     """Fulfils ``contracts.Student`` and ``contracts.Answering``.
 
     Args:
-        network: a transformers Qwen2-VL or Qwen2.5-VL model, or a PEFT model around one.
+        network: a transformers model of a known family, or a PEFT model around one.
+        images: how images are prepared, or the processor of the model's folder.
         origin: where the weights come from, for the config and the saved files.
+        family: of the network; by default the known one of its type.
 
     Raises:
         KdkitError: a RoPE variant that the network cannot take, ``max_tokens`` beyond its context, a tokenizer
             or image settings of another model.
     """
 
-    def __init__(self, network: Any, tokens: Tokens, images: ImageSettings, settings: Settings, origin: Origin) -> None:
+    def __init__(
+        self,
+        network: Any,
+        tokens: Tokens,
+        images: ImageSettings | FamilyProcessor,
+        settings: Settings,
+        origin: Origin,
+        family: FamilySpec | None = None,
+    ) -> None:
         super().__init__()
         self.network: Any = network
-        _check_fit(self.base.config, tokens, images, settings)
-        variant, rope = make_variant(settings.rope, self.base)
-        exchange(self.base, variant, rope.name)
+        self.family = family = family or FAMILIES[self.base.config.model_type]
+        check_fit(self.base, tokens, images, settings)
+        variant, rope = make_variant(settings.rope or Choice(family.rope, {}), self.base, family)
+        exchange(self.base, variant, rope.name, family)
         self.vision_turns: VisionTurns | None = None
         vision_rope = settings.vision_rope
         if vision_rope is not None:
-            vision_variant, vision_rope = make_variant(vision_rope, self.base)
-            self.vision_turns = VisionTurns(self.base, vision_variant, vision_rope.name)
-        boxes = OwnBoxes(settings.boxes or BOXES[self.base.config.model_type])
-        self.settings = replace(settings, rope=rope, vision_rope=vision_rope, boxes=boxes.family)
+            vision_variant, vision_rope = make_variant(vision_rope, self.base, family)
+            self.vision_turns = VisionTurns(self.base, vision_variant, vision_rope.name, family)
+        boxes = OwnBoxes(settings.boxes or family.boxes)
+        system = family.system if settings.system is None else settings.system
+        self.settings = replace(settings, rope=rope, vision_rope=vision_rope, boxes=boxes.family, system=system)
         self.origin = origin
-        self.preparation = Preparation(self.settings, tokens, images, variant, boxes)
+        self.preparation: Any  # Preparation or ProcessorPreparation, whose prompts and image settings differ
+        if isinstance(images, ImageSettings):
+            self.preparation = Preparation(family, self.settings, tokens, boxes, images, variant)
+        else:
+            image = image_token_id(self.base.config)
+            self.preparation = ProcessorPreparation(family, self.settings, tokens, boxes, images, image)
         if settings.lora is None:
-            freeze(self.base, vision=settings.freeze_vision)
+            freeze(self.base, family, vision=settings.freeze_vision)
         if settings.gradient_checkpointing:
             enable = getattr(self.base, "activation_checkpointing_enable", self.base.gradient_checkpointing_enable)
             enable({"use_reentrant": False})
@@ -71,9 +87,14 @@ class ClinkdStudent(nn.Module):
         return self.network.get_base_model() if hasattr(self.network, "get_base_model") else self.network
 
     @property
+    def head(self) -> Any:
+        """The layer that turns states into logits."""
+        return self.base.get_output_embeddings()
+
+    @property
     def outputs(self) -> Mapping[str, int]:
         """``answer_hidden``, as wide as the language tower."""
-        return {"answer_hidden": self.base.lm_head.in_features}
+        return {"answer_hidden": self.head.in_features}
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -82,15 +103,13 @@ class ClinkdStudent(nn.Module):
 
     def identity(self) -> Mapping[str, str]:
         """Tokenizer, template, image processing, RoPE variants, and coordinates and length of answers."""
-        preparation, images = self.preparation, self.preparation.images
+        found = self.preparation.identity()
         return {
-            "tokenizer": preparation.tokens.digest(),
-            "template": f"{TEMPLATE}, system {self.settings.system!r}, question {self.settings.question!r}",
-            "preprocessing": str(preparation.images),
+            **{name: found[name] for name in ("tokenizer", "template", "preprocessing")},
             "rope": str(self.settings.rope),
             "vision_rope": str(self.settings.vision_rope or "the model's own"),
             "max_answer": str(self.settings.max_answer),
-            "boxes": preparation.boxes.identity(images.min_pixels, images.max_pixels, images.unit),
+            "boxes": found["boxes"],
         }
 
     def prepare(self, image: Image.Image, sample: Sample) -> Mapping[str, Tensor]:
@@ -119,9 +138,8 @@ class ClinkdStudent(nn.Module):
         hidden: Tensor = self.base.model(
             input_ids=tokens,
             attention_mask=mask.long(),
-            position_ids=inputs["positions"][..., :length].transpose(0, 1),
             use_cache=False,
-            **network_images(self.preparation.images, inputs),
+            **self.preparation.arguments(inputs, length),
         ).last_hidden_state
         # The token at place s is predicted by the state at s - 1.
         place = inputs["start"][:, None] - 1 + torch.arange(ids.shape[1], device=ids.device)
@@ -130,7 +148,7 @@ class ClinkdStudent(nn.Module):
         return {
             "answer_hidden": torch.where((ids >= 0)[..., None], answer, 0.0),
             "answer_ids": ids,
-            "output_embedding": self.base.lm_head.weight,
+            "output_embedding": self.head.weight,
         }
 
     def answer(
@@ -143,7 +161,9 @@ class ClinkdStudent(nn.Module):
         Raises:
             KdkitError: for a sample that cannot be prepared, naming it.
         """
-        prompts = [self.preparation.prompt(image, sample) for image, sample in zip(images, samples, strict=True)]
+        prompts: list[Any] = [
+            self.preparation.prompt(image, sample) for image, sample in zip(images, samples, strict=True)
+        ]
         mode = self.training
         self.eval()
         try:
@@ -172,9 +192,8 @@ class ClinkdStudent(nn.Module):
             content["base"] = vars(base)
             del content["config"]["init"]
             _save_adapters(self.network, base, folder)
-        for name, data in self.preparation.tokens.files.items():
+        for name, data in self.preparation.files().items():
             (folder / name).write_bytes(data)
-        write_json(folder / IMAGE_CONFIG, self.preparation.images.config())
         if self.vision_turns is not None:
             from safetensors.torch import save_file
 
@@ -189,32 +208,3 @@ def _save_adapters(network: Any, base: Base, folder: Path) -> None:
     chosen.base_model_name_or_path = base.repo or base.folder
     chosen.revision = base.commit
     network.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-
-
-def _check_fit(config: Any, tokens: Tokens, images: ImageSettings, settings: Settings) -> None:
-    """Refuse files of a model folder that are not of one model, and a context that it does not have."""
-    text, vision = config.text_config, config.vision_config
-    if settings.max_tokens > text.max_position_embeddings:
-        what = f"max_tokens is {settings.max_tokens}, the model's context has {text.max_position_embeddings}"
-        raise KdkitError("KD-STUD-044", what, where=WHERE, fix="lower max_tokens")
-    pairs = {
-        "patch_size": (images.patch_size, vision.patch_size),
-        "merge_size": (images.merge_size, vision.spatial_merge_size),
-        "temporal_patch_size": (images.temporal_patch_size, vision.temporal_patch_size),
-        "id of <|image_pad|>": (tokens.id(IMAGE), config.image_token_id),
-    }
-    for name, (prepared, wanted) in pairs.items():
-        if prepared != wanted:
-            raise KdkitError(
-                "KD-STUD-045",
-                f"{name} is {prepared} in the tokenizer or image settings, {wanted} in the model",
-                where=WHERE,
-                fix="take all files of the model folder from the same model",
-            )
-    if len(tokens) > text.vocab_size:
-        raise KdkitError(
-            "KD-STUD-046",
-            f"the tokenizer has {len(tokens)} tokens, the model {text.vocab_size}",
-            where=WHERE,
-            fix="take tokenizer and weights from the same model",
-        )

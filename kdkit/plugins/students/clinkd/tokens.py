@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,21 +21,49 @@ STRUCTURE = (END, START, PAD, IMAGE, IMAGE_START, IMAGE_END, "<|video_pad|>", "<
 """Tokens that make the shape of a sequence; a text that contains one would break it."""
 
 
+@dataclass(frozen=True)
+class Marks:
+    """The special tokens of a family.
+
+    Attributes:
+        end: ends an answer; ``pad``: fills a sequence.
+        structure: all that make the shape of a sequence.
+    """
+
+    end: str
+    pad: str
+    structure: tuple[str, ...]
+
+
+QWEN = Marks(END, PAD, STRUCTURE)
+
+
 class Tokens:
-    """A tokenizer of Qwen's kind, safe to call from several threads.
+    """A tokenizer, safe to call from several threads.
 
     Args:
         files: name -> content, of :data:`FILES`; ``tokenizer.json`` is read, the others are kept.
         where: for messages.
+        marks: special tokens of the family; by default Qwen's.
+        content: what to read instead of ``tokenizer.json``: a tokenizer as transformers made it of all files.
+        ends: tokens that end an answer beside the end and pad tokens of ``marks``.
 
     Raises:
         KdkitError: no usable ``tokenizer.json``, or one without Qwen's special tokens.
     """
 
-    def __init__(self, files: Mapping[str, bytes], where: str) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        where: str,
+        marks: Marks = QWEN,
+        content: str | None = None,
+        ends: Sequence[str] = (),
+    ) -> None:
         from tokenizers import Tokenizer
 
-        if "tokenizer.json" not in files:
+        self.marks, self._ends = marks, ends
+        if content is None and "tokenizer.json" not in files:
             raise KdkitError(
                 "KD-STUD-047",
                 "no tokenizer.json in the model folder",
@@ -43,7 +72,7 @@ class Tokens:
                 fix="take all files of the model folder from its repository",
             )
         try:
-            self._tokenizer: Any = Tokenizer.from_str(files["tokenizer.json"].decode())
+            self._tokenizer: Any = Tokenizer.from_str(content or files["tokenizer.json"].decode())
         except Exception as error:  # the library raises Exception itself
             raise KdkitError(
                 "KD-STUD-048",
@@ -54,8 +83,8 @@ class Tokens:
             ) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.files = dict(files)
-        absent = [token for token in STRUCTURE[:6] if self._tokenizer.token_to_id(token) is None]
+        self.files, self._content = dict(files), content
+        absent = [token for token in marks.structure[:6] if self._tokenizer.token_to_id(token) is None]
         if absent:
             raise KdkitError(
                 "KD-STUD-049",
@@ -76,7 +105,7 @@ class Tokens:
     @cached_property
     def ends(self) -> tuple[int, ...]:
         """The tokens that end an answer."""
-        return (self.id(END), self.id(PAD))
+        return tuple(dict.fromkeys(self.id(token) for token in (self.marks.end, self.marks.pad, *self._ends)))
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``; special tokens in it are recognized, none is added."""
@@ -91,4 +120,5 @@ class Tokens:
 
     def digest(self) -> str:
         """``sha256:...``, the same for the same ``tokenizer.json``."""
-        return f"sha256:{hashlib.sha256(self.files['tokenizer.json']).hexdigest()}"
+        content = self.files["tokenizer.json"] if self._content is None else self._content.encode()
+        return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.contracts import RopeVariant
+from kdkit.plugins.students.clinkd.families.spec import FamilySpec
 from kdkit.plugins.students.clinkd.rotary import refused
+
+TOWERS = ("qwen2_vl", "qwen2_5_vl")
+"""Families whose vision towers can be turned; others add learnt positions to their patches."""
 
 
 class VisionTurns(nn.Module):
@@ -21,13 +25,16 @@ class VisionTurns(nn.Module):
     Args:
         network: the model; hooks on its vision tower refer to this module.
         variant: where the frequencies start.
+        family: of the network.
 
     Raises:
         KdkitError: a variant that this tower cannot take.
     """
 
-    def __init__(self, network: Any, variant: RopeVariant, name: str) -> None:
+    def __init__(self, network: Any, variant: RopeVariant, name: str, family: FamilySpec) -> None:
         super().__init__()
+        if family.name not in TOWERS:
+            raise refused(name, f"kdkit does not turn the vision tower of {family.name}", "leave vision_rope out")
         visual = network.model.visual
         if variant.tower != "vision":
             raise refused(name, "it belongs to a language tower", "name it as rope")

@@ -275,7 +275,7 @@ def test_a_local_corrector_is_loaded_once_per_run(tmp_path: Path, monkeypatch: p
     root, opened = tmp_path / "p", []
     make_project(root, {"corrector": "own", "limit": 4})
     make(seed=2, sizes=SIZES, max_tokens=512, max_answer=36, system="").save(root / "models" / "own")
-    add_teacher(Project(root), "own", {"from": "local:models/own", "loader": "qwen2-vl", "license": "mit"})
+    add_teacher(Project(root), "own", {"from": "local:models/own", "loader": "image-text-to-text", "license": "mit"})
 
     def open_and_note(*args: Any, **options: Any) -> Any:
         opened.append(weakref.ref(model := open_answering(*args, **options)))

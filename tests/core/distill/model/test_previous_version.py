@@ -82,7 +82,7 @@ def test_its_targets_are_those_of_a_teacher_with_its_weights(folder: Path) -> No
     assert teaching.name == PREVIOUS
     assert set(np.flatnonzero(teaching.weight)) == set(replayed)
 
-    options = {"from": "local:versions/v1/student", "loader": "qwen2-vl", "license": "mit"}
+    options = {"from": "local:versions/v1/student", "loader": "image-text-to-text", "license": "mit"}
     add_teacher(open_project(folder), "itself", options)
     extract_missing(open_project(folder), prepared.inventory.index)
     column = FeatureStore(folder / "features").column("itself")

@@ -45,7 +45,7 @@ def reader_project(root: Path, words: list[str], **entry: Any) -> None:
     rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     manifest.write_text("".join(map(_line, rows)), encoding="utf-8")
     make(sizes={**SIZES, "words": words}, **SETTINGS).save(root / "models" / "reader")
-    source = {"from": "local:models/reader", "loader": "qwen2-vl", "license": "mit", **entry}
+    source = {"from": "local:models/reader", "loader": "image-text-to-text", "license": "mit", **entry}
     add_teacher(open_project(root), "reader", source)
 
 

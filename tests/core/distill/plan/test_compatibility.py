@@ -38,7 +38,7 @@ def locked(signals: dict[str, tuple[int, ...]], **identity: str) -> LockedTeache
         provider="kdkit",
         source="local:m",
         commit=None,
-        loader="qwen2-vl",
+        loader="image-text-to-text",
         options={},
         files={},
         also={},

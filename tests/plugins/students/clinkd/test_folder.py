@@ -99,7 +99,7 @@ def test_a_variant_of_another_plugin_is_saved_with_its_provider(
         make(rope="my-rope").save(tmp_path / "a")
         saved = json.loads((tmp_path / "a" / "clinkd.json").read_text())
         assert saved["config"]["rope"]["name"] == "kdkit-rope-x:my-rope"
-        assert load_student(tmp_path / "a", rope="my-rope").settings.rope.name == "kdkit-rope-x:my-rope"
+        assert load_student(tmp_path / "a", rope="my-rope").config["rope"]["name"] == "kdkit-rope-x:my-rope"
     finally:
         load_catalogue.cache_clear()
 
@@ -122,8 +122,8 @@ def test_learnt_frequencies_are_saved(tmp_path: Path) -> None:
 def test_a_folder_of_the_hub_is_a_student(base: Path, tmp_path: Path) -> None:
     student = make(init=str(base), rope="mcg-rope")
     assert student.config["init"] == str(base)
-    assert student.settings.rope.name == "mcg-rope"
-    assert load_student(base).settings.rope.name == "mrope"
+    assert student.config["rope"]["name"] == "mcg-rope"
+    assert load_student(base).config["rope"]["name"] == "mrope"
     student.save(tmp_path / "a")
     content = (tmp_path / "a" / "clinkd.json").read_text()
     assert str(base) not in content, "a student with weights of its own needs no base"
@@ -146,7 +146,7 @@ def test_another_variant_is_refused_and_both_are_named(tmp_path: Path) -> None:
                 attempt()
     with raises_error("KD-STUD-012", mentions=("'rope-mixed'",)):
         _init(tmp_path / "a", vision_rope="rope-mixed")
-    assert _init(tmp_path / "a", max_tokens=80).settings.rope.options["alpha"] == 2.0, "continued as it was"
+    assert _init(tmp_path / "a", max_tokens=80).config["rope"]["options"]["alpha"] == 2.0, "continued as it was"
 
 
 def _init(folder: Path, **config: Any) -> ClinkdStudent:
@@ -287,7 +287,7 @@ def _break(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("type", "a model of type 'bert'"),
+        ("type", "the family 'bert'"),
         ("json", "config.json cannot be read"),
         ("weights", "1 weights are missing"),
         ("truncated", "cut off"),

@@ -12,7 +12,6 @@ from torch import Tensor
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Decoding
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.plugins.students.clinkd.answers import Padded
 from kdkit.plugins.students.clinkd.attach import attach
 from kdkit.plugins.students.clinkd.rotary import AxisRotary, position_rows
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
@@ -72,7 +71,7 @@ def test_cached_generation_is_an_uncached_forward(family: str, rope: str, tmp_pa
     found = student.answer(PICTURES, samples(tmp_path), Decoding(max_new=7, scored=True))
     for image, sample, answers in zip(PICTURES, samples(tmp_path), found, strict=True):
         prompt = student.preparation.prompt(image, sample)
-        alone = Padded.of(student.base, student.preparation, [prompt])
+        alone: Any = student.preparation.batch(student.base, [prompt])
         embeddings, positions = alone.embeddings, alone.positions
         for step, (token, score) in enumerate(zip(answers[0].ids, answers[0].log_probs, strict=True)):
             with torch.no_grad():

@@ -1,0 +1,87 @@
+"""A sample's answer as tokens, and the limits that a sample must keep; the same for all families."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import BOX_FAMILY, Sample
+from kdkit.plugins.answers.boxes.own import OwnBoxes
+from kdkit.plugins.students.clinkd.chat import check_text
+from kdkit.plugins.students.clinkd.families.spec import FamilySpec
+from kdkit.plugins.students.clinkd.settings import Settings
+from kdkit.plugins.students.clinkd.tokens import IMAGE, Tokens
+
+IGNORED = -100
+"""Label after the end of an answer."""
+
+
+@dataclass(frozen=True)
+class AnswerReader:
+    """What turns the answers of samples into tokens; deterministic, safe in threads."""
+
+    family: FamilySpec
+    settings: Settings
+    tokens: Tokens
+    boxes: OwnBoxes
+
+    def check_answer(self, sample: Sample) -> None:
+        """Check an answer without its image, unless its boxes become pixels. Raises: KdkitError."""
+        if not (self.boxes.pixels and sample.extra.get(BOX_FAMILY)):
+            self.read_answer(sample, ())
+
+    def answer_tokens(self, sample: Sample) -> list[int] | None:
+        """Tokens of an answer with the end token; None if invalid, or if its boxes become pixels."""
+        if self.boxes.pixels and sample.extra.get(BOX_FAMILY):
+            return None
+        try:
+            ids: list[int] = self.read_answer(sample, ()).tolist()
+        except KdkitError:
+            return None
+        return ids
+
+    def read_answer(self, sample: Sample, sizes: tuple[tuple[int, int], ...]) -> Tensor:
+        """(A,) tokens with the end token.
+
+        Args:
+            sizes: (width, height) of the images as the model sees them.
+        """
+        text, most = self.boxes.answer(sample, sizes), self.settings.max_answer
+        check_text(sample, text, self.tokens.marks.structure)
+        answer = torch.tensor([*self.tokens.encode(text), self.tokens.id(self.tokens.marks.end)])
+        if len(answer) > most:
+            raise refused(sample, f"the answer has {len(answer)} tokens, the model takes {most}", "max_answer")
+        return answer
+
+    def check_length(self, sample: Sample, ids: Tensor, length: int) -> None:
+        """Refuse a sample of more than ``max_tokens``; ``ids`` are those of its prompt."""
+        most, count = self.settings.max_tokens, int((ids == self.image_token).sum())
+        if length > most:
+            what = f"{length} tokens ({count} of them image tokens), the model takes {most}"
+            raise refused(sample, what, "max_tokens, or lower max_pixels")
+
+    @property
+    def image_token(self) -> int:
+        """The id of the tokens that images take the place of."""
+        return self.tokens.id(IMAGE)
+
+    def require_images(self, sample: Sample, count: int) -> None:
+        """Refuse a sample of more than ``max_images``."""
+        if count > self.settings.max_images:
+            what = f"{count} images, the model takes {self.settings.max_images}"
+            raise refused(sample, what, "max_images")
+
+
+def padded(x: Tensor, size: int, value: int = 0, *, left: bool = False) -> Tensor:
+    """Pad the last dimension to ``size``."""
+    room = size - x.shape[-1]
+    return torch.nn.functional.pad(x, (room, 0) if left else (0, room), value=value)
+
+
+def refused(sample: Sample, what: str, option: str) -> KdkitError:
+    """The error of a sample that exceeds what ``option`` allows."""
+    fix = f"raise {option}: in student.config, or in the options of the teacher that reads it"
+    return KdkitError("KD-STUD-035", f"sample '{sample.id}': {what}", where=sample.origin, fix=fix)
