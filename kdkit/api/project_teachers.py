@@ -37,7 +37,8 @@ class TeacherMethods(OpenedProject):
 
         Args:
             name: of the catalogue (:meth:`teachers`), or a new one.
-            source: ``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR``; required for a new name.
+            source: ``hf:ORG/REPO[@REV]``, ``local:DIR``, ``package:PKG/DIR`` or ``https://HOST/FILE.zip``; required
+                for a new name.
             loader: reads the files; by default recognized from them.
             domains: the only domains that it may teach.
             license: if its files do not state one.
@@ -149,10 +150,10 @@ class TeacherMethods(OpenedProject):
         return RemovedTeacher(name, project.features / name)
 
     def lock(self, names: Sequence[str] = (), *, offline: bool = False) -> LockChanges:
-        """Download, check and lock the teachers of registry.yaml.
+        """Download, check and lock the teachers of registry.yaml, and the models that its student starts from.
 
         Args:
-            names: teachers to lock afresh; by default those that are not locked yet. The name of a loss, loader ...
+            names: models to lock afresh; by default those that are not locked yet. The name of a loss, loader ...
                 is locked to the plugin that provides it now.
             offline: use the Hub's cache alone.
 
@@ -162,16 +163,22 @@ class TeacherMethods(OpenedProject):
         """
         from kdkit.api.teachers import LockChanges, TeacherLock
         from kdkit.core.teachers import lock_teachers
+        from kdkit.core.teachers.initial_weights import lock_initial_weights
 
-        locked = lock_teachers(self._open(), names, offline=offline, reporter=self.reporter)
+        project = self._open()
+        weights = lock_initial_weights(project, names, offline=offline, reporter=self.reporter)
+        others = [name for name in names if name not in weights or name in project.registry.teachers]
+        locked = lock_teachers(project, others, offline=offline, reporter=self.reporter) if others or not names else {}
         after = self._open()
         teachers = after.registry.teachers
         rows = tuple(TeacherLock(name, facts, teachers[name].license) for name, facts in locked.items())
         providers = tuple(
             (kind, name, found[name]) for kind, found in after.lock.providers.items() for name in names if name in found
         )
-        unchanged = "" if rows or names else "every teacher is locked" if teachers else "no teachers: kdkit add-teacher"
-        return LockChanges(rows, providers, unchanged)
+        here = "every teacher is locked" if teachers else "no teachers: kdkit add-teacher"
+        nothing = "every model is locked" if after.lock.initial_weights else here
+        unchanged = "" if rows or weights or names else nothing
+        return LockChanges(rows, providers, unchanged, weights)
 
     def check_lock(self) -> LockCheck:
         """Compare registry.yaml, registry.lock and files (``kdkit lock --check``).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdkit.core.project.project import Project
     from kdkit.core.project.registry.filters import TeacherFilter
     from kdkit.core.project.registry.listing import TeacherRow
-    from kdkit.core.project.registry.lock import LockedTeacher
+    from kdkit.core.project.registry.lock import LockedFiles, LockedTeacher
     from kdkit.core.teachers import Addition
     from kdkit.core.teachers.forecast import Forecast
     from kdkit.core.teachers.measure import Measured
@@ -179,15 +179,18 @@ class LockChanges(ResultRows[TeacherLock]):
     Attributes:
         providers: (kind, name, plugin) of other names that were locked.
         unchanged: why there was nothing to do; empty otherwise.
+        initial_weights: models that the student starts from.
     """
 
     providers: tuple[tuple[str, str, str], ...]
     unchanged: str
+    initial_weights: Mapping[str, LockedFiles]
 
     def to_json(self) -> dict[str, Any]:
-        """``teachers`` and ``providers``."""
+        """``teachers``, ``initial_weights`` and ``providers``."""
         return {
             "teachers": [row.to_json() for row in self.rows],
+            "initial_weights": {name: facts.model_dump(mode="json") for name, facts in self.initial_weights.items()},
             "providers": [{"kind": kind, "name": name, "provider": plugin} for kind, name, plugin in self.providers],
         }
 
@@ -195,6 +198,9 @@ class LockChanges(ResultRows[TeacherLock]):
         """One line per change."""
         lines: list[Section] = [line for row in self.rows for line in row.sections()]
         lines += [self.unchanged] if self.unchanged else []
+        for name, facts in self.initial_weights.items():
+            size = format_size(sum(file.size for file in facts.files.values()))
+            lines.append(f"{name}: locked, {size}; the student starts from it")
         return lines + [f"{kind} '{name}': from {plugin}" for kind, name, plugin in self.providers]
 
 

@@ -48,7 +48,9 @@ def add_teacher(
     name: TeacherName,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="SOURCE", help="hf:ORG/REPO[@REV], local:DIR or package:PKG/DIR."),
+        typer.Option(
+            "--from", metavar="SOURCE", help="hf:ORG/REPO[@REV], local:DIR, package:PKG/DIR or https://HOST/FILE.zip."
+        ),
     ] = None,
     loader: Annotated[
         str | None, typer.Option(help="open_clip, transformers or a plugin's (default: recognized from the files).")
@@ -139,8 +141,9 @@ def lock(
     folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
-    """Download, check and lock the teachers of registry.yaml that are not locked yet, or NAMEs again.
+    """Download, check and lock what is not locked yet, or NAMEs again.
 
+    These are the teachers of registry.yaml, and the models that its student starts from.
     The NAME of a loss, a loader ... is locked to the plugin that provides it now.
     """
     project = console.project(folder)

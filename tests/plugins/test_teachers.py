@@ -38,7 +38,7 @@ def test_names_are_unique() -> None:
 def test_facts_fit_together(spec: TeacherSpec) -> None:
     assert spec.summary
     if spec.source:
-        assert parse_source(spec.source).kind == "hf"
+        assert parse_source(spec.source).kind in ("hf", "https")
     assert bool(spec.unavailable) == (not (spec.source and spec.loader)), "it can be loaded, or it says why not"
     if spec.loader:
         assert load_catalogue().get("loader", spec.loader)

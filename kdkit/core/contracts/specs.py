@@ -74,7 +74,8 @@ class TeacherSpec(Spec, TeacherFacts):
     """A published teacher: how to load it, and what is known about it. ``kdkit teachers`` shows it without loading."""
 
     source: str
-    """``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR`` (files inside an installed package)."""
+    """``hf:ORG/REPO[@REV]``, ``local:DIR``, ``package:PKG/DIR`` (files inside an installed package) or
+    ``https://HOST/FILE.zip[#sha256=HEX]``."""
     loader: str
     """Name of a loader; empty if no plugin provides the architecture (see ``unavailable``)."""
     options: Options = field(default_factory=dict)
@@ -106,6 +107,9 @@ class StudentSpec(FactorySpec):
     names: Mapping[str, str] = field(default_factory=dict)
     """Keys of its config that name a plugin -> its family: ``{"rope": "rope"}``; the value is a name, or a mapping
     with ``name``. The project pins these names; a factory gets them from ``discovery.current_catalogue``."""
+    weights: tuple[str, ...] = ()
+    """Keys of its config that name initial weights: a folder, or a mapping of keys to folders. Where they hold the name
+    of a teacher of the project or of the catalogue, kdkit fetches it, pins it and puts its folder in its place."""
     publisher: str = ""
     """Import string of the function that lays a saved student out for stock libraries:
     ``publisher(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[str, str]) -> Published``. ``folder``

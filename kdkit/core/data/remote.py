@@ -97,8 +97,7 @@ def fetch_data(state: Path, url: str, ending: str, reporter: Reporter, limit: in
     check_url(url)
     if url.startswith("file:"):
         return Path(unquote(urlsplit(url).path))
-    name = f"{without_query(url).rpartition('/')[2] or 'data'}"[:40].translate(str.maketrans("{}", "__"))
-    folder = state / FOLDER / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    folder = _folder_of(state, url)
     _refuse_links(folder, folder, _beside(folder, LOCK))
     folder.mkdir(parents=True, exist_ok=True)
     storage = open_files(url)
@@ -109,6 +108,28 @@ def fetch_data(state: Path, url: str, ending: str, reporter: Reporter, limit: in
     names = sorted(_read_record(folder))
     single = len(names) == 1 and without_query(url).endswith("/" + names[0])
     return folder / names[0] if single else folder
+
+
+def kept_file(state: Path, url: str, ending: str) -> Path | None:
+    """The file that :func:`fetch_data` has fetched from ``url``; None if it is not here. Asks no server."""
+    folder = _folder_of(state, url)
+    _refuse_links(folder, folder)
+    names = [name for name in _read_record(folder) if name.endswith(ending) and (folder / name).is_file()]
+    return folder / names[0] if len(names) == 1 else None
+
+
+def remote_size(url: str, ending: str) -> int:
+    """Bytes of the file ``url``. Raises: KdkitError: as :func:`fetch_data`."""
+    check_url(url)
+    try:
+        return sum(file.size for file in _find_patiently(open_files(url), url, ending))
+    except Unavailable as error:
+        raise _no_answer(url, str(error)) from None
+
+
+def _folder_of(state: Path, url: str) -> Path:
+    name = f"{without_query(url).rpartition('/')[2] or 'data'}"[:40].translate(str.maketrans("{}", "__"))
+    return state / FOLDER / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
 
 @contextmanager
@@ -126,20 +147,25 @@ def _alone(folder: Path, url: str, reporter: Reporter) -> Iterator[None]:
 
 def _find(storage: Files, url: str, ending: str, folder: Path, reporter: Reporter) -> list[RemoteFile] | None:
     """What the storage has; None if it does not answer and all files of the last time are here."""
-    for wait in (*WAITS, None):
-        try:
-            files = storage.find(url, ending)
-            break
-        except Unavailable as error:
-            if wait is not None:
-                time.sleep(wait)
-            elif (known := _read_record(folder)) and all((folder / name).is_file() for name in known):
-                reporter.warn(f"{without_query(url)} does not answer ({error}): the files fetched before are used")
-                return None
-            else:
-                raise _no_answer(url, str(error)) from None
+    try:
+        files = _find_patiently(storage, url, ending)
+    except Unavailable as error:
+        if (known := _read_record(folder)) and all((folder / name).is_file() for name in known):
+            reporter.warn(f"{without_query(url)} does not answer ({error}): the files fetched before are used")
+            return None
+        raise _no_answer(url, str(error)) from None
     require_names(files)
     return files
+
+
+def _find_patiently(storage: Files, url: str, ending: str) -> list[RemoteFile]:
+    """As :meth:`Files.find`, after the last of :data:`WAITS`."""
+    for wait in WAITS:
+        try:
+            return storage.find(url, ending)
+        except Unavailable:
+            time.sleep(wait)
+    return storage.find(url, ending)
 
 
 def _differences(

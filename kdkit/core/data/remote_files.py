@@ -88,7 +88,7 @@ def is_url(path: str) -> bool:
 def check_url(url: str) -> None:
     """Raise KdkitError unless kdkit reads such URLs, and ``url`` holds no credentials."""
     parts, plain = urlsplit(url), "write a complete address: s3://bucket/folder or https://host/folder/{000..099}.tar"
-    if parts.scheme not in PROTOCOLS and not (parts.scheme == "http" and _is_loopback(url)):
+    if parts.scheme not in PROTOCOLS and not (parts.scheme == "http" and is_loopback(url)):
         known = ", ".join(f"{name}://" for name in PROTOCOLS[:-1])
         raise _bad_url(url, f"the protocol {parts.scheme}:// is not read", f"write one of {known}")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
@@ -180,13 +180,13 @@ class HttpFiles:
     def __init__(self, url: str) -> None:
         import httpx2  # takes time, and few projects need it
 
-        self._url, self._local = url, _is_loopback(url)
+        self._url, self._local = url, is_loopback(url)
         hooks = {"request": [self._check]}
         self._client = httpx2.Client(timeout=TIMEOUT, follow_redirects=True, event_hooks=hooks)
 
     def _check(self, request: httpx2.Request) -> None:
         """Before each request, also those of redirects."""
-        local = _is_loopback(str(request.url))
+        local = is_loopback(str(request.url))
         if local and not self._local:
             raise _refused(self._url, "the server sends kdkit to an address of this machine")
         if request.url.scheme != "https" and not local:
@@ -323,7 +323,8 @@ def _present(found: T | None, url: str, ending: str) -> T:
     return found
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether the address is one of this machine."""
     return urlsplit(url).hostname in LOOPBACK
 
 

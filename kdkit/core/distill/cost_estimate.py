@@ -35,6 +35,7 @@ from kdkit.core.distill.model.previous_version import FOLDER, LABEL
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.run import Options, Prepared, prepare
 from kdkit.core.evaluation.answers import StudentAnswers
+from kdkit.core.teachers.initial_weights import require_initial_weights
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -91,11 +92,16 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
 
     Missing features are extracted, because trust and the plan depend on them. A disk with too little space is a
     warning.
+
+    Raises:
+        KdkitError: initial weights of the student are not here, before anything is extracted; as :func:`prepare`.
     """
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if accelerator.is_main_process else Silent()
     with peer_errors():
         with accelerator.main_process_first():
+            if not options.incremental:
+                require_initial_weights(project, reporter)
             prepared = prepare(project, options, reporter, str(accelerator.device))
         require_same_plan(prepared.plan.digest)
         try:

@@ -47,6 +47,7 @@ from kdkit.core.project.lineage import Machine
 from kdkit.core.project.recipe import Recipe, load_recipe
 from kdkit.core.project.registry.pins import pin_names
 from kdkit.core.project.versions import Version, Versions
+from kdkit.core.teachers.initial_weights import initial_digests, initial_lines, with_initial_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +114,8 @@ def distill(project: Project, options: Options, *, reporter: Reporter | None = N
     reporter = reporter if reporter is not None and accelerator.is_main_process else Silent()
     with peer_errors():
         with accelerator.main_process_first():
+            if not options.incremental:
+                project = with_initial_weights(project, reporter)
             prepared = prepare(project, options, reporter, str(accelerator.device))
         require_same_plan(f"{prepared.plan.digest} {prepared.plan.finished}")
         return train_and_promote(project, prepared, options, accelerator, reporter)
@@ -128,13 +131,19 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     recipe = load_recipe(options.recipe or registry.recipe, catalogue, project.root).changed_by(registry)
     versions = Versions(project)
     parent = _parent(versions, incremental=options.incremental)
+    if parent is None:
+        for line in initial_lines(project):
+            reporter.say(line)
     student = StudentBuilder.of(project, parent, options.seed)
     index = load_index(project, reporter)
     inventory = checked_inventory(project, recipe, student, index, reporter, device)
     measurable = measurable_domains(project, inventory)
 
     def plan_from(start: Version | None) -> Plan:
-        plan = make_plan(recipe, inventory, start, registry.student.model_dump(mode="json"), seed=options.seed)
+        made_from = registry.student.model_dump(mode="json")
+        if start is None and (digests := initial_digests(project)):
+            made_from["initial_weights"] = digests
+        plan = make_plan(recipe, inventory, start, made_from, seed=options.seed)
         trained = {index.domains[d] for pool in plan.pools for d in np.unique(pool.domain)}
         plan = replace(
             plan,

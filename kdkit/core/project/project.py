@@ -132,20 +132,29 @@ class Project:
     def artifacts(self) -> Path:
         return self.state / "artifacts"
 
+    def initial_weights(self, name: str) -> Path:
+        """Folder of a model that the student starts from, beside those of teachers, whose names hold no ``@``."""
+        return self.artifacts / f"{name}@student"
+
     @property
     def runs(self) -> Path:
         return self.state / "runs"
 
     @cached_property
     def registry(self) -> Registry:
-        """``registry.yaml`` with the default student family filled in.
+        """``registry.yaml`` with the default student family, and the options of the family, filled in.
 
         See :func:`kdkit.core.project.registry.load.load_registry` for errors.
         """
         from kdkit.core.project.registry.load import load_registry
 
-        registry = load_registry(self.registry_path)
-        return registry if registry.student.family else registry.with_student(self.catalogue.default_student())
+        registry, catalogue = load_registry(self.registry_path), self.catalogue
+        family = registry.student.family or catalogue.default_student()
+        try:
+            options = catalogue.get("student", family).spec.options
+        except KdkitError:  # the command that makes the student reports a family that is not installed
+            options = {}
+        return registry.with_student(family, options)
 
     @cached_property
     def lock(self) -> Lock:

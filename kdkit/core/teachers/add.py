@@ -22,6 +22,7 @@ from kdkit.core.project.registry.pins import moved_names, pin_names, unpinned
 from kdkit.core.project.registry.schema import valid_name
 from kdkit.core.teachers.fetch import fetch
 from kdkit.core.teachers.forecast import Forecast, forecast
+from kdkit.core.teachers.initial_weights import initial_problems, named_models
 from kdkit.core.teachers.license import require_permission
 from kdkit.core.teachers.measure import Measured, differences, measure
 from kdkit.core.teachers.open import fingerprint_of, load_model, verify
@@ -197,11 +198,14 @@ def check_lock(project: Project) -> list[str]:
                 verify(project, name)
         except KdkitError as error:
             errors.append(error)
-    problems = [f"{error.headline}. {error.why}".rstrip(". ") for error in (*errors, *moved_names(project, lock))]
+    errors += [*initial_problems(project), *moved_names(project, lock)]
+    problems = [f"{error.headline}. {error.why}".rstrip(". ") for error in errors]
     # A pulled project may lock teachers whose files only their author has.
     here = [name for name, facts in lock.teachers.items() if not facts.held_by_author]
     extra = [name for name in here if name not in registry.teachers]
-    return problems + [f"registry.lock: teacher '{name}' is not in registry.yaml" for name in extra]
+    problems += [f"registry.lock: teacher '{name}' is not in registry.yaml" for name in extra]
+    unused = [name for name in lock.initial_weights if name not in named_models(project)]
+    return problems + [f"registry.lock: the student does not start from '{name}'" for name in unused]
 
 
 def _edit_registry(project: Project, name: str, fields: Mapping[str, Any]) -> tuple[ChosenTeacher, str, str]:

@@ -13,7 +13,8 @@ from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Companion, LoaderSpec, Reporter
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.project.registry.chosen import ChosenTeacher
-from kdkit.core.project.registry.lock import FileFact, LicenseSeen, LockedTeacher
+from kdkit.core.project.registry.lock import FileFact, LicenseSeen, LockedFiles
+from kdkit.core.teachers.archive import fetch_archive, unpacking
 from kdkit.core.teachers.files import (
     copy_file,
     describe_files,
@@ -22,7 +23,7 @@ from kdkit.core.teachers.files import (
     select_descriptions,
     select_files,
 )
-from kdkit.core.teachers.hub import Select, snapshot
+from kdkit.core.teachers.hub import Select, offline_mode, snapshot
 from kdkit.core.teachers.license import read_licenses
 from kdkit.core.teachers.pickles import convert_pickles
 from kdkit.core.teachers.recognize import matching_loaders
@@ -36,7 +37,7 @@ class Materialized:
     Attributes:
         folder: where it is.
         files: relative path -> size and sha256.
-        commit: of its repository; None for a folder.
+        commit: of its repository; of an archive its sha256; None for a folder.
         license: what the files say, and where.
         gated: the Hub asks to accept terms.
         also: subfolder -> other source of files there, at its commit.
@@ -57,7 +58,7 @@ def fetch(
     into: Path,
     reporter: Reporter,
     *,
-    locked: LockedTeacher | None = None,
+    locked: LockedFiles | None = None,
     offline: bool = False,
 ) -> Materialized:
     """Fetch the files of ``chosen``, and what its loader needs from other repositories, into the empty folder ``into``.
@@ -128,6 +129,14 @@ class _Fetcher:
             for name in found.names:
                 self._copy(name, found.folder, target, link=True)
             return found.commit, found.gated
+        if source.kind == "https":
+            self.reporter.say(f"fetching {source.place}")
+            offline = self.offline or offline_mode()
+            path, sha256 = fetch_archive(source, self.project / ".kdkit", self.reporter, offline=offline)
+            with unpacking(path, source) as unpacked:
+                for name in select(list(unpacked.members), source.place):
+                    unpacked.extract(name, target)
+            return sha256, False
         folder = source_folder(source, self.project)
         for name in select(list_folder(folder, str(source)), str(source)):
             self._copy(name, folder, target, link=False)

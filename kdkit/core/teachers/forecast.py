@@ -13,6 +13,7 @@ from kdkit.core.base.result import format_size
 from kdkit.core.contracts import LoaderSpec, Reporter
 from kdkit.core.project.licenses import allowed
 from kdkit.core.project.registry.chosen import ChosenTeacher
+from kdkit.core.teachers.archive import find_archive
 from kdkit.core.teachers.fetch import companions_of, selector
 from kdkit.core.teachers.files import list_folder
 from kdkit.core.teachers.hub import bytes_in_cache, cache_folder, list_remote, offline_mode
@@ -52,14 +53,16 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """For people."""
+        named = ", ".join(self.domains) or "not known; trust will be measured"
+        return [*self.lines_of_files(), f"domains: {named}"]
+
+    def lines_of_files(self) -> list[str]:
+        """The first of :meth:`lines`: what is fetched, and under which license."""
         count = f"{len(self.sizes)} file{'s' * (len(self.sizes) != 1)}, {format_size(self.bytes)}"
         files = f"{count} from {self.source}" if self.sizes else f"{self.source}, from the Hub's cache"
         cached = f", {format_size(self.cached)} of it in the Hub's cache" if self.cached else ""
         others = f"and the files of {', '.join(self.also)}; their sizes are not counted" if self.also else ""
-        domains = (
-            f"domains: {', '.join(self.domains)}" if self.domains else "domains: not known; trust will be measured"
-        )
-        lines = [f"{files}{cached}; {format_size(self.free)} free", others, f"license: {self.license}", domains]
+        lines = (f"{files}{cached}; {format_size(self.free)} free", others, f"license: {self.license}")
         return [line for line in lines if line]
 
 
@@ -72,11 +75,18 @@ def forecast(project: Project, chosen: ChosenTeacher, reporter: Reporter, *, off
     source, use = parse_source(chosen.source, f"teacher '{chosen.name}'"), project.registry.use
     select, place = selector(chosen.options), project.root
     seen, gated, cached = None, False, 0
+    sizes: dict[str, int | None] = {}
     also = list(chosen.spec.extra_sources.values()) if chosen.spec and chosen.source == chosen.spec.source else []
-    if source.kind != "hf":
+    if source.kind == "https":
+        require_permission(chosen, use, reporter)
+        found = find_archive(source, project.state, offline=offline or offline_mode())
+        sizes, cached, place = {source.place.rpartition("/")[2]: found.size}, found.kept, project.state
+        if _names_others(chosen, project.catalogue.specs(LoaderSpec), ()):
+            also.append("other repositories that its files may name")
+    elif source.kind != "hf":
         folder = source_folder(source, project.root)
         names = select(list_folder(folder, str(source)), str(source))
-        sizes: dict[str, int | None] = {file: (folder / file).stat().st_size for file in names}
+        sizes = {file: (folder / file).stat().st_size for file in names}
         also += [found.source for found in companions_of(chosen, project.catalogue.specs(LoaderSpec), folder)]
         seen, gated = read_license(folder)
         require_permission(chosen, use, reporter, seen, gated=gated)
@@ -85,7 +95,7 @@ def forecast(project: Project, chosen: ChosenTeacher, reporter: Reporter, *, off
             require_permission(chosen, use, reporter)
         else:
             reporter.say("the license will be read from the fetched files")
-        sizes, place = {}, cache_folder()
+        place = cache_folder()
         if not (offline or offline_mode()):
             listing = list_remote(source, select)
             sizes = dict(listing.sizes)

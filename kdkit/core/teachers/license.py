@@ -29,7 +29,13 @@ _HEAD = 20_000
 
 
 def require_permission(
-    chosen: ChosenTeacher, use: Use, reporter: Reporter, seen: LicenseSeen | None = None, *, gated: bool = False
+    chosen: ChosenTeacher,
+    use: Use,
+    reporter: Reporter,
+    seen: LicenseSeen | None = None,
+    *,
+    gated: bool = False,
+    action: str = "distilling",
 ) -> None:
     """Check that the license allows the project's use; doubts become warnings.
 
@@ -38,6 +44,7 @@ def require_permission(
         use: the use that the project declares.
         reporter: receives the warnings.
         seen, gated: from the files and the Hub, once they are here.
+        action: what would be done, for messages: ``distilling``, or ``starting`` a student.
 
     Raises:
         KdkitError: with exit code 4, if the license forbids the use.
@@ -46,14 +53,14 @@ def require_permission(
     if not verdict.allowed:
         raise KdkitError(
             "KD-TEACH-009",
-            f"distilling from '{chosen.name}' is not allowed",
+            f"{action} from '{chosen.name}' is not allowed",
             where=chosen.where,
             why=verdict.reason,
             fix=verdict.fix,
             code=ExitCode.DENIED,
         )
     if verdict.warning:
-        reporter.warn(f"teacher '{chosen.name}': {verdict.reason}")
+        reporter.warn(f"{'teacher' if action == 'distilling' else 'model'} '{chosen.name}': {verdict.reason}")
 
 
 def read_license(folder: Path) -> tuple[LicenseSeen | None, bool]:

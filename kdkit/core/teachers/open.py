@@ -15,7 +15,7 @@ from kdkit.core.base.hashes import sha256_of
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import SETTINGS, Answering, LoaderSpec, Reporter, SignalSource, Silent, Teacher
 from kdkit.core.project.registry.chosen import ChosenTeacher, chosen_teacher
-from kdkit.core.project.registry.lock import FileFact, LockedTeacher
+from kdkit.core.project.registry.lock import FileFact, LockedFiles, LockedTeacher
 from kdkit.core.teachers.fetch import Materialized, fetch
 from kdkit.core.teachers.files import is_license_or_card, require_same_files
 from kdkit.core.teachers.license import require_permission
@@ -77,7 +77,7 @@ def open_teacher(project: Project, name: str, *, reporter: Reporter | None = Non
             f"the outputs of teacher '{name}' may have changed since it was locked",
             where="registry.lock",
             why=f"fingerprint {locked.fingerprint} then, {fingerprint} now ({_changed_keys(locked, identity)})",
-            fix=f"{_how_to_accept(name)}; its features are then extracted again",
+            fix=f"{how_to_accept(name)}; its features are then extracted again",
         )
     parts = fingerprint_parts(materialized.files, locked.loader, chosen.options, identity)
     return OpenTeacher(name, model, signals, fingerprint, parts)
@@ -113,7 +113,7 @@ def materialize(project: Project, name: str, *, reporter: Reporter | None = None
         loaders, reporter = project.catalogue.specs(LoaderSpec), reporter or Silent()
         with system_errors(str(project.artifacts)), new_folder(folder, replace=True) as stage:
             fetch(chosen, loaders, project.root, stage, reporter, locked=locked)
-            require_same_files(stage, locked.files, chosen.where, _how_to_accept(name))
+            require_same_files(stage, locked.files, chosen.where, how_to_accept(name))
     return Materialized(folder, locked.files, locked.commit, locked.license, locked.gated, locked.also)
 
 
@@ -128,13 +128,13 @@ def verify(project: Project, name: str) -> tuple[ChosenTeacher, LockedTeacher]:
     require_same_choice(chosen, locked)
     folder = project.artifacts / name
     if folder.is_dir():
-        fix = f"delete {folder.relative_to(project.root)} to fetch it again, or: {_how_to_accept(name)}"
+        fix = f"delete {folder.relative_to(project.root)} to fetch it again, or: {how_to_accept(name)}"
         require_same_files(folder, locked.files, chosen.where, fix)
         _require_same_origin(chosen, locked, project.root, folder)
     return chosen, locked
 
 
-def _how_to_accept(name: str) -> str:
+def how_to_accept(name: str) -> str:
     return f"'kdkit lock {name}' accepts the change"
 
 
@@ -205,22 +205,23 @@ def _changed_keys(locked: LockedTeacher, identity: Mapping[str, str]) -> str:
     return "changed: " + ", ".join(changed or ["options"])
 
 
-def require_same_choice(chosen: ChosenTeacher, locked: LockedTeacher) -> None:
-    """Raises: KdkitError when the entry in ``registry.yaml`` changed since the teacher was locked."""
+def require_same_choice(chosen: ChosenTeacher, locked: LockedFiles) -> None:
+    """Raises: KdkitError when the entry of registry or catalogue changed since the model was locked."""
     pairs: dict[str, tuple[object, object]] = {
         "provider": (locked.provider.partition("@")[0], chosen.provider.partition("@")[0]),
         "from": (locked.source, chosen.source),
         "options": (dict(locked.options), dict(chosen.options)),
-        "loader": (locked.loader, chosen.loader or locked.loader),
     }
+    if isinstance(locked, LockedTeacher):
+        pairs["loader"] = (locked.loader, chosen.loader or locked.loader)
     for key, (then, now) in pairs.items():
         if then != now:
             raise KdkitError(
                 "KD-TEACH-007",
-                f"teacher '{chosen.name}' is not the one that was locked",
+                f"'{chosen.name}' is not the model that was locked",
                 where="registry.yaml",
                 why=f"'{key}' was {then!r} when it was locked and is {now!r} now",
-                fix=_how_to_accept(chosen.name),
+                fix=how_to_accept(chosen.name),
             )
 
 
@@ -230,7 +231,7 @@ def _require_same_origin(chosen: ChosenTeacher, locked: LockedTeacher, root: Pat
     Files with the size and time of the copy count as unchanged; a missing origin does not matter.
     """
     source = parse_source(chosen.source)
-    if source.kind == "hf":
+    if source.kind in ("hf", "https"):
         return
     try:
         folder = source_folder(source, root)
@@ -248,7 +249,7 @@ def _require_same_origin(chosen: ChosenTeacher, locked: LockedTeacher, root: Pat
                 f"the file '{origin.relative_to(folder)}' of {source} changed since it was locked",
                 where=chosen.where,
                 why=f"registry.lock has sha256 {wanted}; the file has {found}",
-                fix=f"restore it, or: {_how_to_accept(chosen.name)}",
+                fix=f"restore it, or: {how_to_accept(chosen.name)}",
             )
 
 

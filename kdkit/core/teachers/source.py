@@ -1,6 +1,7 @@
-"""Sources of teachers: ``hf:ORG/REPO[@REV]``, ``local:DIR`` or ``package:PKG/DIR``.
+"""Sources of teachers: ``hf:ORG/REPO[@REV]``, ``https://HOST/FILE.zip``, ``local:DIR`` or ``package:PKG/DIR``.
 
-Some models lie in a data set's repository: ``hf:datasets/ORG/REPO[@REV]``.
+Some models lie in a data set's repository: ``hf:datasets/ORG/REPO[@REV]``. An archive may be pinned:
+``https://HOST/FILE.zip#sha256=HEX``.
 """
 
 from __future__ import annotations
@@ -13,21 +14,31 @@ from pathlib import Path
 from typing import Literal
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.data.remote_files import check_url, is_loopback
 
 _DATA_SETS = "datasets/"
 _REPO = re.compile(rf"((?:{_DATA_SETS})?[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w[\w./-]*))?")
-FORMS = "hf:ORG/REPO[@REV], local:DIR or package:PKG/DIR"
+_ARCHIVE = re.compile(r"(https?://[^#{}\s]+\.zip)(?:#sha256=([0-9a-f]{64}))?", re.IGNORECASE)
+FORMS = "hf:ORG/REPO[@REV], local:DIR, package:PKG/DIR or https://HOST/FILE.zip"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A parsed source; ``place`` is ``ORG/REPO`` (of a data set: ``datasets/ORG/REPO``), a folder, or ``PKG/DIR``."""
+    """A parsed source.
 
-    kind: Literal["hf", "local", "package"]
+    Attributes:
+        kind: which of the forms.
+        place: ``ORG/REPO`` (of a data set: ``datasets/ORG/REPO``), a folder, ``PKG/DIR``, or a whole address.
+        revision: of a repository; of an archive its sha256.
+    """
+
+    kind: Literal["hf", "local", "package", "https"]
     place: str
     revision: str | None = None
 
     def __str__(self) -> str:
+        if self.kind == "https":
+            return self.place + (f"#sha256={self.revision}" if self.revision else "")
         return f"{self.kind}:{self.place}" + (f"@{self.revision}" if self.revision else "")
 
     @property
@@ -41,7 +52,7 @@ class Source:
         return "dataset" if self.place.startswith(_DATA_SETS) and self.place.count("/") == 2 else "model"
 
     def pinned(self, commit: str | None) -> Source:
-        """The same source at ``commit``, if there is one."""
+        """The same source at ``commit`` (of an archive: with this sha256), if there is one."""
         return Source(self.kind, self.place, commit) if commit else self
 
 
@@ -49,9 +60,20 @@ def parse_source(text: str, where: str = "") -> Source:
     """Parse ``text``; ``where`` is for messages.
 
     Raises:
-        KdkitError: none of the three forms.
+        KdkitError: none of the forms; an address that is not read, such as ``http://`` of another machine.
     """
     kind, _, place = text.partition(":")
+    if archive := _ARCHIVE.fullmatch(text):
+        if archive[1].lower().startswith("http://") and not is_loopback(text):
+            raise KdkitError(
+                "KD-TEACH-302",
+                "models are fetched by https:// alone",
+                where=where or archive[1],
+                why="anyone on the way could replace what comes by http://",
+                fix=f"write https{archive[1][4:]}, or download it yourself and give --from local:DIR",
+            )
+        check_url(archive[1])
+        return Source("https", archive[1], archive[2].lower() if archive[2] else None)
     if kind == "hf":
         match = _REPO.fullmatch(place)
         if match and ".." not in place:

@@ -19,13 +19,16 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             loader="kdkit.plugins.students.open_clip:load_student",
             default=True,
             task_without_labels="retrieval",
+            weights=("init",),
             publisher="kdkit.plugins.students.open_clip_publish:publish",
         ),
         StudentSpec(
             name="mmkd",
-            summary="MMKD-CLIP's student: MetaCLIP ViT-B/16 and BiomedBERT with an MLP, from the folders of both",
+            summary="MMKD-CLIP's student: MetaCLIP ViT-B/16 and BiomedBERT with an MLP; complete by its name",
             factory="kdkit.plugins.students.open_clip:create_mmkd",
             loader="kdkit.plugins.students.open_clip:load_student",
+            weights=("init",),
+            options={"init": {"image": "metaclip-b16", "text": "biomedbert"}},
             publisher="kdkit.plugins.students.open_clip_publish:publish",
         ),
         StudentSpec(
@@ -36,6 +39,7 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             max_aspect=MAX_ASPECT,
             task="answers",
             names={"rope": "rope", "vision_rope": "rope"},
+            weights=("init",),
             publisher="kdkit.plugins.students.clinkd.publish:publish",
         ),
     )

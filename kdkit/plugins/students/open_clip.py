@@ -152,7 +152,7 @@ def create_student(
         text_config: the ``config.json`` of a Hugging Face text tower, where ``model_cfg`` names one.
         arch: a built-in open_clip architecture, such as ``ViT-B-16``, instead of ``model_cfg``.
         init: an open_clip folder to start from: architecture, preprocessing, tokenizer and weights are its. Or
-            ``image`` and ``text``: folders of two towers.
+            ``image`` and ``text``: folders of two towers. In a project, models of the catalogue by name.
         embed_dim, text_pooling, text_projection, context_length: of two towers; see :class:`TowerOptions`.
         resolution: side of the images in pixels; position embeddings are interpolated.
         gradient_checkpointing: compute activations again in the backward pass: less memory, more time.
@@ -198,10 +198,10 @@ def create_mmkd(init: Mapping[str, str] | None = None, **config: Any) -> OpenCli
 
     Args:
         init: ``image``: the folder of MetaCLIP ViT-B/16 400M; ``text``: that of BiomedBERT (abstracts).
-        config: ``resolution`` and ``gradient_checkpointing``, as for :func:`create_student`; or, without ``init``, the
-            config of such a student.
+        config: ``resolution`` and ``gradient_checkpointing``, as for :func:`create_student`; or the config of such a
+            student, with ``model_cfg``, which replaces ``init``.
     """
-    if init is None:
+    if init is None or "model_cfg" in config:
         return create_student(**config)
     mmkd: dict[str, Any] = {"embed_dim": 512, "text_pooling": "cls", "text_projection": "mlp", "context_length": 256}
     return create_student(init=init, **mmkd, **config)

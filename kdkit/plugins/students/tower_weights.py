@@ -120,7 +120,7 @@ def no_tower(folder: Path, tower: str, why: str, wanted: str) -> KdkitError:
         f"no {tower} tower for this student",
         where=str(folder),
         why=why,
-        fix=f"give {wanted}; teacher:NAME is the folder of a teacher that was added",
+        fix=f"give {wanted}, or the name of such a model: 'kdkit teachers' lists them",
     )
 
 

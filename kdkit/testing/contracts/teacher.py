@@ -39,7 +39,7 @@ class TeacherContract(ModelContract):
         if not self.spec.source:
             raise skip(f"its files are fetched from elsewhere: {self.spec.unavailable}")
         source = parse_source(self.spec.source)
-        if source.kind == "hf" or self.spec.extra_sources:
+        if source.kind in ("hf", "https") or self.spec.extra_sources:
             raise skip(f"its files are fetched from {source}; override folder() of TeacherContract to check a copy")
         return source_folder(source, Path.cwd())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,9 @@ from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher, lock_teachers, materialize, open_teacher, plan_addition
 from tests.core.teachers import stub
 from tests.errors import raises_error
-from tests.local_hub import LocalHub, local_hub
+from tests.local_hub import LocalHub
 
 Offline = Callable[[], None]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    """A local Hub and an empty cache; the client reads its constants on import."""
-    with local_hub(tmp_path / "server") as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.delenv("KDKIT_HUB_TOKEN", raising=False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        yield server
 
 
 def files(tmp_path: Path, **kind: Any) -> dict[str, bytes]:

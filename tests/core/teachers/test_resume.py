@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -18,23 +17,18 @@ from kdkit.core.teachers import add_teacher, plan_addition, resume
 from kdkit.core.teachers.resume import download_large_files
 from kdkit.core.teachers.source import parse_source
 from tests.core.teachers import stub
-from tests.local_hub import LocalHub, local_hub
+from tests.local_hub import LocalHub
 from tests.loopback import serving
 
 WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    """A local Hub with one teacher and an empty cache; every file is large."""
-    with local_hub(tmp_path / "server") as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.delenv("KDKIT_HUB_TOKEN", raising=False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(resume, "LARGE", 1)
-        server.add("org/teacher", stub.tree(stub.write(tmp_path / "stub")))
-        yield server
+def hub(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
+    """The local Hub with one teacher; every file is large."""
+    monkeypatch.setattr(resume, "LARGE", 1)
+    hub.add("org/teacher", stub.tree(stub.write(tmp_path / "stub")))
+    return hub
 
 
 def add(folder: Path) -> bytes:

@@ -11,6 +11,8 @@ from kdkit.core.teachers.source import Source, parse_source
 from tests.core.teachers import stub
 from tests.errors import raises_error
 
+HASH = "0123456789abcdef" * 4
+
 
 @pytest.mark.parametrize(
     ("text", "source"),
@@ -22,6 +24,8 @@ from tests.errors import raises_error
         ("hf:datasets/repo", Source("hf", "datasets/repo")),
         ("local:models/a b", Source("local", "models/a b")),
         ("package:pkg.sub/data/a", Source("package", "pkg.sub/data/a")),
+        ("https://host/a/b.zip", Source("https", "https://host/a/b.zip")),
+        (f"https://host/b.zip#sha256={HASH}", Source("https", "https://host/b.zip", HASH)),
     ],
 )
 def test_sources_are_read_and_written(text: str, source: Source) -> None:
@@ -58,6 +62,24 @@ def test_a_data_set_has_a_repository_of_its_own_kind() -> None:
 def test_other_sources_are_errors(text: str) -> None:
     with raises_error("KD-TEACH-020"):
         parse_source(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "id"),
+    [
+        ("http://host/b.zip", "KD-TEACH-302"),
+        ("https://me:secret@host/b.zip", "KD-DATA-220"),
+        ("https://host/../b.zip", "KD-DATA-220"),
+        ("https://host/{a,b}.zip", "KD-TEACH-020"),
+        ("https://host/b.zip?token=1", "KD-TEACH-020"),
+        ("https://host/b.zip#sha256=12", "KD-TEACH-020"),
+        ("https://host/b.tar", "KD-TEACH-020"),
+    ],
+)
+def test_addresses_that_are_not_fetched(text: str, id: str) -> None:
+    with raises_error(id) as caught:
+        parse_source(text)
+    assert "secret" not in str(caught.value)
 
 
 def test_files_of_an_installed_package_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

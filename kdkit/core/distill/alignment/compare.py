@@ -27,6 +27,7 @@ from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.distill.plan.types import Indices
 from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.recipe import NamedPart
+from kdkit.core.teachers.initial_weights import with_folders
 
 if TYPE_CHECKING:
     from kdkit.core.data import SampleIndex
@@ -118,7 +119,8 @@ def compare_aligners(
 def student_width(project: Project) -> int:
     """Width of the student's outputs."""
     entry = project.registry.student
-    student = project.catalogue.make("student", entry.family, **anchored(entry.config, project.root))
+    config = anchored(with_folders(project, entry.config), project.root)
+    student = project.catalogue.make("student", entry.family, **config)
     return common_width(cast(Student, student).outputs, f"student '{entry.family}'")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,9 +15,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.project.registry.load import placed
 from kdkit.core.project.registry.schema import InputsEntry
 from kdkit.core.project.versions import Version, load_student
-
-TEACHER = "teacher:"
-"""Prefix of a teacher's name where a student's config names a folder."""
+from kdkit.core.teachers.initial_weights import TEACHER, with_folders
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
@@ -35,6 +33,7 @@ class StudentBuilder:
         parent: the version that an increment starts from; None for a new student.
         seed: of a new student's weights.
         reading: how its inputs are read; ``state`` is the folder in which they may be stored.
+        with_folders: puts folders in the place of models that the config names.
     """
 
     entry: StudentEntry
@@ -44,13 +43,21 @@ class StudentBuilder:
     seed: int = 0
     reading: InputsEntry = field(default_factory=InputsEntry)
     state: Path = Path()
+    with_folders: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
     @classmethod
     def of(cls, project: Project, parent: Version | None = None, seed: int = 0) -> StudentBuilder:
         """The builder for a project."""
         registry = project.registry
         return cls(
-            registry.student, project.catalogue, project.registry_path, parent, seed, registry.inputs, project.state
+            registry.student,
+            project.catalogue,
+            project.registry_path,
+            parent,
+            seed,
+            registry.inputs,
+            project.state,
+            partial(with_folders, project),
         )
 
     @property
@@ -74,7 +81,7 @@ class StudentBuilder:
         torch.manual_seed(self.seed)
         if self.parent is None:
             with placed(self.registry_path, "student"):
-                config = anchored(self.entry.config, self.registry_path.parent)
+                config = anchored(self.with_folders(self.entry.config), self.registry_path.parent)
                 student = self.catalogue.make("student", self.entry.family, **config)
         else:
             self._require_same_student(self.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -68,26 +69,30 @@ class SignalFact(_Fact):
     dtype: str
 
 
-class LockedTeacher(_Fact):
-    """Facts about one teacher.
-
-    ``fingerprint`` is the key of its features; ``identity`` comes from the loaded model (preprocessing, tokenizer);
-    ``also`` holds further sources of its files.
-    """
+class LockedFiles(_Fact):
+    """Files of a model and their origin; ``also`` holds further sources of them."""
 
     provider: str
     source: str
     commit: str | None
-    loader: str
     options: Options
     files: dict[Relative, FileFact]
     also: dict[str, str]
     license: LicenseSeen | None
     gated: bool
+    locked_at: str
+
+
+class LockedTeacher(LockedFiles):
+    """Facts about one teacher.
+
+    ``fingerprint`` is the key of its features; ``identity`` comes from the loaded model (preprocessing, tokenizer).
+    """
+
+    loader: str
     signals: dict[str, SignalFact]
     identity: dict[str, str]
     fingerprint: Sha256
-    locked_at: str
 
     @property
     def held_by_author(self) -> bool:
@@ -111,6 +116,8 @@ class Lock(_Fact):
     about: str = ""
     lock_version: Literal[1] = LOCK_VERSION
     teachers: dict[Name, LockedTeacher] = {}
+    initial_weights: dict[Name, LockedFiles] = {}
+    """Models of the catalogue that the student starts from, which are no teachers here."""
     providers: dict[str, dict[Name, str]] = {}
     """Family -> name -> distribution; see :mod:`kdkit.core.project.registry.pins`."""
 
@@ -138,8 +145,9 @@ class Lock(_Fact):
                 fix="pip install -U kdkit",
             )
         try:
-            if teachers := raw.get("teachers"):
-                raw["teachers"] = {name: _checked(name, facts) for name, facts in teachers.items()}
+            for part in ("teachers", "initial_weights"):
+                if entries := raw.get(part):
+                    raw[part] = {name: _checked(name, facts) for name, facts in entries.items()}
             if pinned := "providers" in raw:
                 raw["providers"] = _checked("providers", raw["providers"])
             lock = cls.model_validate(raw)
@@ -147,7 +155,7 @@ class Lock(_Fact):
                 raise ValueError("it has no 'providers'")
             return lock
         except AttributeError:
-            raise _bad(path, "not a kdkit lock file", "teachers: not a mapping") from None
+            raise _bad(path, "not a kdkit lock file", "its entries are no mapping") from None
         except ValidationError as error:
             first = error.errors()[0]
             loc = ".".join(str(part) for part in first["loc"])
@@ -177,16 +185,25 @@ class Lock(_Fact):
         left = {key: facts for key, facts in self.teachers.items() if key != name}
         return self.model_copy(update={"teachers": left})
 
+    def with_initial_weights(self, entries: dict[str, LockedFiles]) -> Lock:
+        """The lock with ``entries`` as its initial weights."""
+        return self.model_copy(update={"initial_weights": entries})
+
     def save(self, path: Path) -> None:
         """Write the file, deterministically."""
-        teachers = {name: with_checksum(facts.model_dump(mode="json")) for name, facts in self.teachers.items()}
         content = {
             "about": "Written by kdkit. Edit registry.yaml instead.",
             "lock_version": self.lock_version,
             "providers": with_checksum(self.providers),
-            "teachers": teachers,
+            "teachers": _with_checksums(self.teachers),
         }
+        if self.initial_weights:
+            content["initial_weights"] = _with_checksums(self.initial_weights)
         write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _with_checksums(entries: Mapping[str, LockedFiles]) -> dict[str, Any]:
+    return {name: with_checksum(facts.model_dump(mode="json")) for name, facts in entries.items()}
 
 
 def _checked(name: str, facts: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ NO_PROVIDER = "registry"
 
 def pinned(catalogue: Catalogue, lock: Lock, without: Iterable[str] = ()) -> Catalogue:
     """``catalogue`` with the pins of ``lock``, except for the names ``without``."""
-    teachers = {name: facts.provider.partition("@")[0] for name, facts in lock.teachers.items()}
+    models = {**lock.initial_weights, **lock.teachers}
+    teachers = {name: facts.provider.partition("@")[0] for name, facts in models.items()}
     pins: Pins = {
         **lock.providers,
         "teacher": {name: provider for name, provider in teachers.items() if provider != NO_PROVIDER},

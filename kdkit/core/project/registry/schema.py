@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import string
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -69,7 +70,7 @@ class TeacherEntry(Part):
     """One teacher. Defaults of a catalogue teacher come from its spec."""
 
     source: str | None = Field(None, alias="from")
-    """``hf:ORG/REPO[@REV]``, ``local:DIR`` (relative to the registry) or ``package:PKG/DIR``."""
+    """``hf:ORG/REPO[@REV]``, ``local:DIR`` (relative to the registry), ``package:PKG/DIR`` or ``https://HOST/FILE.zip``."""
     loader: str | None = None
     provider: str | None = None
     """Distribution of the catalogue entry; needed only if two provide the same name."""
@@ -290,9 +291,10 @@ class Registry(Part):
     guard: Annotated[GuardEntry, BeforeValidator(_empty_if_null)] = GuardEntry()
     report: Annotated[ReportEntry, BeforeValidator(_empty_if_null)] = ReportEntry()
 
-    def with_student(self, family: str) -> Registry:
-        """The same registry with another student family."""
-        return self.model_copy(update={"student": self.student.model_copy(update={"family": family})})
+    def with_student(self, family: str, options: Mapping[str, Any]) -> Registry:
+        """The same registry with another student family; ``options`` are the config's where it leaves a key out."""
+        update = {"family": family, "config": {**options, **self.student.config}}
+        return self.model_copy(update={"student": self.student.model_copy(update=update)})
 
     @property
     def live(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from kdkit.core.teachers.files import list_folder
 if TYPE_CHECKING:
     from kdkit.core.features import Column, FeatureStore
     from kdkit.core.project.project import Project
-    from kdkit.core.project.registry.lock import Lock, LockedTeacher
+    from kdkit.core.project.registry.lock import Lock, LockedFiles, LockedTeacher
 
 PARTS = ("teachers", "features", "versions")
 """What ``--with`` can name. ``registry.yaml``, the lock, the recipe and the requirements are always inside."""
@@ -150,7 +150,7 @@ def _inside(project: Project, name: str) -> Path:
 
 
 def _teachers(project: Project, reporter: Reporter) -> Iterator[Item]:
-    """The locked files."""
+    """The locked files, also of models that the student starts from."""
     from kdkit.core.project.registry.chosen import chosen_teacher
     from kdkit.core.teachers.open import require_same_choice
 
@@ -167,9 +167,17 @@ def _teachers(project: Project, reporter: Reporter) -> Iterator[Item]:
             continue
         if locked.gated:
             reporter.warn(f"teacher '{name}' is gated: its terms also bind the recipients of this bundle")
-        for file, fact in sorted(locked.files.items()):
-            path = project.artifacts / name / file
-            yield Item(path.relative_to(project.root).as_posix(), path, fact.size, fact.sha256)
+        yield from _locked_files(project, project.artifacts / name, locked)
+    for name, files in sorted(lock.initial_weights.items()):
+        if files.gated:
+            reporter.warn(f"model '{name}' is gated: its terms also bind the recipients of this bundle")
+        yield from _locked_files(project, project.initial_weights(name), files)
+
+
+def _locked_files(project: Project, folder: Path, locked: LockedFiles) -> Iterator[Item]:
+    for file, fact in sorted(locked.files.items()):
+        path = folder / file
+        yield Item(path.relative_to(project.root).as_posix(), path, fact.size, fact.sha256)
 
 
 def held_by_author(project: Project, name: str, locked: LockedTeacher) -> bool:

@@ -57,6 +57,7 @@ def pack(
             or a teacher's that changed since it was locked.
     """
     from kdkit.core.teachers import materialize
+    from kdkit.core.teachers.initial_weights import with_folders
 
     reporter = reporter or Silent()
     to = Path(to).absolute()
@@ -75,6 +76,7 @@ def pack(
                 missing = name in project.registry.teachers and not (project.artifacts / name).is_dir()
                 if missing and not held_by_author(project, name, locked):
                     materialize(project, name, reporter=reporter)
+            with_folders(project, project.registry.student.config)
         items = collect(project, parts, all_versions=all_versions, wheels=wheels, reporter=reporter)
         manifest = _manifest(items)
         require_space(to.parent, tar_size(manifest, len(manifest.to_json())))

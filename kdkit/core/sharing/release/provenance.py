@@ -17,6 +17,7 @@ from kdkit.core.project.registry.lock import NOT_PUBLISHED
 from kdkit.core.project.versions import Version, Versions
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense, derive_license
 from kdkit.core.sharing.release.redact import public_source
+from kdkit.core.teachers.initial_weights import source_of
 from kdkit.core.teachers.license import read_license
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ def start_of(project: Project, history: Sequence[Lineage]) -> InitialWeights | N
 
 def _weights_of(project: Project, init: str, stated: str) -> InitialWeights:
     """Initial weights in the folder ``init`` of a student's config; ``stated``: the repository that it names."""
+    if (found := source_of(project, init)) is not None:
+        chosen, files = found
+        known = chosen.license_facts(files.license, gated=files.gated)
+        return InitialWeights(_repository(files.source), known)
     folder = Path(anchored(init, project.root)).absolute()
     lock = project.lock
     for name, facts in lock.teachers.items():

@@ -16,7 +16,7 @@ from kdkit.core.project.registry.schema import Registry
 
 _PATH = re.compile(r"(\.{1,2}|~\w*|[A-Za-z]:)?[/\\].*\w.*", re.DOTALL)
 _BLOCK = 1 << 20
-_HUB_SOURCES = ("hf:", "package:")
+_PUBLIC_SOURCES = ("hf:", "package:", "https://")
 
 
 def without_paths(value: Any) -> Any:
@@ -34,8 +34,8 @@ def without_paths(value: Any) -> Any:
 
 
 def public_source(source: str) -> str:
-    """``hf:`` and ``package:`` sources unchanged; ``local:`` without its path."""
-    return source if source.startswith(_HUB_SOURCES) else f"{source.partition(':')[0]}:{NOT_PUBLISHED}"
+    """``hf:``, ``package:`` and ``https://`` sources unchanged; ``local:`` without its path."""
+    return source if source.startswith(_PUBLIC_SOURCES) else f"{source.partition(':')[0]}:{NOT_PUBLISHED}"
 
 
 def public_lineage(lineage: Lineage) -> Lineage:
