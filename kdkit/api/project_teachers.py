@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kdkit.core.data.check import DataReport
     from kdkit.core.distill.pseudo_labels.label import LabelReport
     from kdkit.core.evaluation.trust.report import TrustReport
+    from kdkit.core.evaluation.zero_shot_labels import ZeroShotLabels
 
 
 class TeacherMethods(OpenedProject):
@@ -223,6 +224,50 @@ class TeacherMethods(OpenedProject):
             page=None if html is None else Path(html),
             reporter=self.reporter,
         )
+
+    def label_data(
+        self,
+        teacher: str,
+        classes: str | Mapping[str, Sequence[str]],
+        *,
+        to: str | Path | None = None,
+        threshold: float = 0.8,
+        domains: Sequence[str] = (),
+        device: str = "cpu",
+        batch_size: int = 64,
+    ) -> ZeroShotLabels:
+        """Let a teacher label the training samples by zero-shot classification, with its confidence.
+
+        The option ``teacher_labels`` of a data entry uses the file for training; trust and evaluation never do. It can
+        be interrupted; the same call resumes.
+
+        Args:
+            teacher: of the registry; one with image and text features.
+            classes: names with commas between them, a YAML file, or class -> prompts (none: the project's templates).
+            to: the CSV file; by default ``labels/TEACHER.csv`` in the project.
+            threshold: below this confidence a sample gets no label.
+            domains: only samples of these.
+            device: of the teacher.
+            batch_size: samples per forward pass.
+
+        Example:
+            >>> project.label_data("demo-radio", "mass,clear").teacher  # doctest: +SKIP
+            'demo-radio'
+        """
+        from kdkit.core.evaluation.zero_shot_labels import LabelRequest, label_samples, read_classes
+
+        project = self._open()
+        chosen = read_classes(classes, project.root) if isinstance(classes, str) else classes
+        request = LabelRequest(teacher, chosen, threshold, tuple(domains))
+        with project.exclusive("kdkit data label"):
+            return label_samples(
+                project,
+                request,
+                None if to is None else Path(to),
+                device=device,
+                batch_size=batch_size,
+                reporter=self.reporter,
+            )
 
     def trust(
         self,

@@ -1,4 +1,4 @@
-"""``kdkit data check``."""
+"""``kdkit data check`` and ``kdkit data label``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
     group = typer.Typer(help="The samples of the project.", no_args_is_help=True)
     group.command("check")(check)
+    group.command("label")(label)
     app.add_typer(group, name="data")
 
 
@@ -46,3 +47,39 @@ def check(
     console.emit(report, json=json)
     if report.problems:
         raise typer.Exit(ExitCode.FOUND)
+
+
+def label(
+    teacher: Annotated[str, typer.Argument(help="Of the registry; one with image and text features.")],
+    classes: Annotated[
+        str, typer.Option(help="Names, as in 'normal,mass', or a YAML file: class -> prompts.", metavar="NAMES|FILE")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="The CSV file; by default labels/TEACHER.csv.", dir_okay=False)
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Below this confidence a sample gets no label, 0 to 1.")] = 0.8,
+    domains: Annotated[
+        list[str] | None, typer.Option("--domain", metavar="DOMAIN", help="Only samples of it; may be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per forward pass.")] = 64,
+    json: console.JsonOption = False,
+    folder: console.ProjectOption = None,
+) -> None:
+    """Let a teacher label the training samples by zero-shot classification, with its confidence.
+
+    The option teacher_labels of a data entry uses the file for training: as domains or captions. Trust and evaluation
+    never do. An interrupted command resumes when it is repeated.
+    """
+    project = console.project(folder)
+    console.resumable()
+    done = project.label_data(
+        teacher,
+        classes,
+        to=to,
+        threshold=threshold,
+        domains=domains or (),
+        device=device,
+        batch_size=batch_size,
+    )
+    console.emit(done, json=json)

@@ -23,6 +23,7 @@ PROJECT = {
     "remove-teacher": "remove_teacher",
     "lock": "lock",
     "data check": "check_data",
+    "data label": "label_data",
     "features": "features",
     "features extract": "extract",
     "features import": "import_features",

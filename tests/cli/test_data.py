@@ -1,4 +1,4 @@
-"""``kdkit data check``."""
+"""``kdkit data check`` and ``kdkit data label``."""
 
 from __future__ import annotations
 
@@ -61,3 +61,11 @@ def test_warnings_of_a_source_look_like_any_other_warning(kdkit_cli: Cli) -> Non
     assert findings["uncalibrated-questions"] == ["vqa/us"]
     (kind,) = findings["skipped-files"]
     assert (kind["count"], kind["level"], kind["first"].rpartition(":")[2]) == (1, "warning", "1, record 2")
+
+
+def test_a_teacher_that_is_not_in_the_registry_labels_nothing(kdkit_cli: Cli) -> None:
+    make_project(kdkit_cli.folder, [row(i) for i in range(6)])
+    done = kdkit_cli("data", "label", "radio", "--classes", "normal,mass")
+    assert done.code == 2
+    assert "radio" in done.stderr
+    assert kdkit_cli("data", "label", "radio", "--classes", "normal").code == 2

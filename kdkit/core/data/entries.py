@@ -37,6 +37,7 @@ from kdkit.core.data.option_types import check_types
 from kdkit.core.data.remote import location_of
 from kdkit.core.data.rules import Rules, apply_rules, read_rules
 from kdkit.core.data.table import SampleTable
+from kdkit.core.data.teacher_labels import TeacherLabels, read_use
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.plugin_system.failures import plugin_errors
 from kdkit.core.project.project import Project
@@ -65,6 +66,7 @@ class EntryOptions:
     domain_by: Mapping[str, Any] | None = None
     label_by: Mapping[str, Any] | None = None
     text_by: str | None = None
+    teacher_labels: Mapping[str, Any] | None = None
     max_download_gib: int | None = None
     verify: Literal["stat", "hash", "none"] = "stat"
 
@@ -149,7 +151,8 @@ def _read_entry(project: Project, number: int, max_aspect: float | None, reporte
     with placed(place, "data", number), plugin_errors(f"source '{entry.source}' failed"):
         say = partial(_say, reporter, where)
         rules = read_rules(general.domain_by, general.label_by, general.text_by, project.root)
-        listing, digests = _list(project, entry.source, location, options, rules, say)
+        labels = read_use(general.teacher_labels, project.root)
+        listing, digests = _list(project, entry.source, location, options, rules, labels, say)
         samples = _with_options(listing.samples, general, max_aspect)
         for reader in sorted(samples.codes("reader")[1]):
             image_reader(reader)
@@ -161,7 +164,7 @@ def _read_entry(project: Project, number: int, max_aspect: float | None, reporte
 
 def _list(
     project: Project, source: str, location: Path, options: Mapping[str, Any], rules: Rules | None,
-    say: Callable[[str], None],
+    labels: TeacherLabels | None, say: Callable[[str], None],
 ) -> tuple[Listing, Path | None]:  # fmt: skip
     """What a source gives, and where the digests of its contents may be kept."""
     found = project.catalogue.get("source", source)
@@ -173,6 +176,9 @@ def _list(
         if rules is not None:
             samples = (_checked(item, source) for item in in_samples(items))
             items = _without(apply_rules(samples, rules, folder), skipped)
+        if labels is not None:
+            samples = (_checked(item, source) for item in in_samples(items))
+            items = _without(labels.apply(samples), skipped)
         table = to_table(_checked(item, source) for item in items)
         if not len(table):
             raise _no_sample(source, location, skipped)
@@ -181,17 +187,26 @@ def _list(
     if not found.spec.inputs:
         return read(), None
     merged = {**found.spec.options, **options}
-    inputs = partial(resolve(found.spec.inputs), location, **merged)
+    inputs = partial(_inputs, resolve(found.spec.inputs), location, merged, labels)
     facts = {
         "kdkit": kdkit.__version__,
         "source": found.qualified,
         "version": found.version,
         "code": _code_stamp(resolve(found.spec.factory)),
         "location": str(location),
-        "options": json.loads(json.dumps([merged, None if rules is None else rules.as_json()], default=str)),
+        "options": json.loads(json.dumps([merged, *(one and one.as_json() for one in (rules, labels))], default=str)),
     }
     kept = ListingCache(project.state / INDEX, facts, inputs, read, say)
     return kept.get(), kept.path.with_suffix(".digests")
+
+
+def _inputs(
+    of_source: Callable[..., Iterable[Path]], location: Path, options: Mapping[str, Any], labels: TeacherLabels | None
+) -> Iterator[Path]:
+    """All files that the samples depend on."""
+    yield from of_source(location, **options)
+    if labels is not None:
+        yield labels.path
 
 
 def _say(reporter: Reporter, where: str, text: str) -> None:

@@ -14,6 +14,7 @@ from kdkit.core.base.journal import SampleKey
 from kdkit.core.contracts import FINDINGS, QUESTION, SPLITS, Sample, Split, question_of
 from kdkit.core.data.collect import to_table
 from kdkit.core.data.table import SampleTable
+from kdkit.core.data.teacher_labels import GAVE
 
 TEXTS = 65_536
 """Texts that are compared at once."""
@@ -128,6 +129,13 @@ class SampleIndex:
     def is_question(self) -> NDArray[np.bool_]:
         """(N,) samples with ``extra["messages"]``."""
         return self.samples.is_question
+
+    @cached_property
+    def from_teacher(self) -> NDArray[np.bool_]:
+        """(N,) samples whose domain or text is a label of a teacher: trust and evaluation never score them."""
+        found = np.zeros(len(self), dtype=bool)
+        found[self.samples.naming(GAVE)] = True
+        return found
 
     @cached_property
     def unanswered(self) -> NDArray[np.bool_]:

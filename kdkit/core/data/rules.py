@@ -23,6 +23,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.templates import fill
 from kdkit.core.contracts import Sample, Skipped
 from kdkit.core.data.locations import file_of
+from kdkit.core.data.teacher_labels import refuse_as_truth
 from kdkit.core.project.registry.schema import Part
 
 Target = Literal["domain", "label"]
@@ -205,6 +206,9 @@ def _names(target: Target, given: Mapping[str, str] | str, root: Path) -> Mappin
     if isinstance(given, Mapping):
         return {value.strip(): name for value, name in given.items()}
     path = Path(os.path.abspath(root / given))
+    if path.suffix.lower() == ".csv" and path.is_file():
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            refuse_as_truth(file.readline().strip().split(","), str(path))
     try:
         text = path.read_bytes().decode("utf-8-sig")
         pairs = _csv_pairs(text, target) if path.suffix.lower() in (".csv", ".tsv") else _object_pairs(path, text)

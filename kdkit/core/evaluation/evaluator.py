@@ -103,7 +103,7 @@ class AnswerEvaluator:
 
     def rows(self, split: Split) -> Rows:
         rows = self.table.select(split=split)
-        return rows[self.table.has_text[rows]]
+        return rows[self.table.has_text[rows] & ~self.table.from_teacher[rows]]
 
     def measurable(self, rows: Rows) -> set[str]:
         """Domains that ``rows`` of :meth:`rows` can measure."""
@@ -192,10 +192,11 @@ def _questions(table: SampleIndex) -> Prompts:
 
 
 def _truth_rows(table: SampleIndex, spec: TaskSpec, settings: Mapping[str, Any], split: Split) -> Rows:
-    """The samples of a split that have what a task compares outputs with."""
+    """The samples of a split that have what a task compares outputs with, and have it from no teacher."""
+    rows = table.select(split=split, labeled=True if spec.truth == "labels" else None)
+    rows = rows[~table.from_teacher[rows]]
     if spec.truth == "labels":
-        return table.select(split=split, labeled=True)
-    rows = table.select(split=split)
+        return rows
     if spec.truth == "captions":
         return rows[[bool(table.texts[row].strip()) for row in rows]]
     if spec.truth == "findings":

@@ -40,6 +40,7 @@ def extract_missing(
     index: SampleIndex,
     teachers: Sequence[str] = (),
     *,
+    further_prompts: Sequence[str] = (),
     device: str = "cpu",
     batch_size: int = 64,
     workers: int | None = None,
@@ -49,6 +50,9 @@ def extract_missing(
 
     Teachers whose columns are complete are neither opened nor in the result. Damaged blocks and files are computed
     again, and images that could not be read are tried again.
+
+    Args:
+        further_prompts: beside those of the project.
 
     Raises:
         KdkitError: a teacher is not in the registry or not locked; errors of
@@ -60,7 +64,7 @@ def extract_missing(
     if live:
         reporter.say(f"{', '.join(live)}: live; training samples are computed during training, not stored")
     store = FeatureStore(project.features)
-    prompts = project_prompts(project.registry, index)
+    prompts = (*project_prompts(project.registry, index), *further_prompts)
     missing = find_missing(store, keys, index, prompts, live=live, reporter=reporter)
     missing = without_imported(missing, project.lock, index, prompts, reporter)
     if not missing.counts:
