@@ -9,13 +9,14 @@ from kdkit.api.project_evaluation import EvaluationMethods
 from kdkit.api.project_features import FeatureMethods
 from kdkit.api.project_sharing import SharingMethods
 from kdkit.api.project_student import StudentMethods
+from kdkit.api.project_sweeps import SweepMethods
 from kdkit.api.project_teachers import TeacherMethods
 
 if TYPE_CHECKING:
     from kdkit.core.contracts import Reporter
 
 
-class Project(TeacherMethods, FeatureMethods, StudentMethods, EvaluationMethods, SharingMethods):
+class Project(TeacherMethods, FeatureMethods, StudentMethods, EvaluationMethods, SweepMethods, SharingMethods):
     """A project: the folder of a ``registry.yaml``.
 
     Each method is a command of the same name and options. It reads the project's files, so edits of

@@ -40,6 +40,7 @@ from kdkit.cli import (
     registry,
     streams,
     suites,
+    sweep,
     trust,
     versions,
 )
@@ -67,6 +68,7 @@ STORY = {
         "report",
         "suites",
         "explain",
+        "sweep",
         "answer",
         "correct",
         "export",
@@ -137,6 +139,7 @@ for module in (
     versions,
     evaluate,
     suites,
+    sweep,
     explain,
     answers,
     export,

@@ -42,6 +42,7 @@ PROJECT = {
     "evaluate": "evaluate",
     "report": "report",
     "explain": "explain",
+    "sweep": "sweep",
     "answer": "answer",
     "correct": "correct",
     "export": "export",
@@ -68,6 +69,7 @@ OWN_METHOD = {
     ("add-teacher", "dry_run"): "plan_teacher",
     ("distill", "dry_run"): "plan",
     ("explain", "dry_run"): "plan_explanation",
+    ("sweep", "dry_run"): "plan_sweep",
     ("lock", "check"): "check_lock",
 }
 """Options that change what a command returns."""

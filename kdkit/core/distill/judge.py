@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from torch import nn
 
-from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.contracts import Reporter, Silent, Split
 from kdkit.core.distill.guard_tasks import STUDENT, GuardTasks
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
@@ -86,7 +86,7 @@ class Judge:
     def evaluate(self, student: nn.Module, *, teachers: bool = False) -> Evaluation:
         """Scores of the student, and of the teachers if asked for."""
         reporter = self._reporter if teachers else Silent()  # the first evaluation warns of what is not measured
-        return evaluate_on_calibration(self._project, self._inventory, student, reporter, teachers=teachers)
+        return evaluate_student(self._project, self._inventory, student, reporter, teachers=teachers)
 
     def saved_parent_evaluation(self, after: Evaluation, domains: Collection[str]) -> Evaluation | None:
         """The evaluation that the parent was saved with, if it has the samples of ``after`` in ``domains``.
@@ -108,13 +108,19 @@ class Judge:
         return self._before
 
 
-def evaluate_on_calibration(
-    project: Project, inventory: TeachingInventory, student: nn.Module, reporter: Reporter, *, teachers: bool = True
+def evaluate_student(
+    project: Project,
+    inventory: TeachingInventory,
+    student: nn.Module,
+    reporter: Reporter,
+    *,
+    split: Split = "calibration",
+    teachers: bool = True,
 ) -> Evaluation:
-    """Scores of the student, and of the teachers unless switched off, on the labeled calibration samples."""
+    """Scores of the student, and of the teachers unless switched off, on the labeled samples of a split."""
     by = list(project.registry.guard.by)
     evaluator = make_evaluator(project.registry, project.catalogue, inventory.index, by=by)
-    readable = np.intersect1d(evaluator.rows("calibration"), inventory.rows("calibration"))
+    readable = np.intersect1d(evaluator.rows(split), inventory.rows(split))
     return compare_models(
         evaluator.task,
         [evaluator.student(STUDENT, student, device=str(next(student.parameters()).device))],

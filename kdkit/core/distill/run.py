@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import Reporter, Silent, StudentSpec, TaskSpec
+from kdkit.core.contracts import Reporter, Silent, Split, StudentSpec, TaskSpec
 from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.correction.schedule import add_correction
@@ -208,10 +208,10 @@ def checked_inventory(
     return inventory
 
 
-def measurable_domains(project: Project, inventory: TeachingInventory) -> set[str]:
-    """Domains that the calibration split can measure."""
+def measurable_domains(project: Project, inventory: TeachingInventory, split: Split = "calibration") -> set[str]:
+    """Domains that a split can measure."""
     evaluator = make_evaluator(project.registry, project.catalogue, inventory.index)
-    return evaluator.measurable(np.intersect1d(evaluator.rows("calibration"), inventory.rows("calibration")))
+    return evaluator.measurable(np.intersect1d(evaluator.rows(split), inventory.rows(split)))
 
 
 def _repeated(

@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from kdkit.core.base.result import Result, Section, Table
-from kdkit.core.evaluation.metrics import LEVEL, mean_interval, paired_difference
+from kdkit.core.evaluation.metrics import LEVEL
 from kdkit.core.evaluation.report.tables import count_unit
+from kdkit.core.evaluation.run_comparison import Change, compare_runs
 from kdkit.core.evaluation.scores import Evaluation
 
-METRIC = "accuracy"
 ENOUGH = 0.8
 """Share of the version's accuracy that runs must reach to say something about it."""
 Kind = Literal["teacher", "texts"]
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Change:
-    """The change of accuracy without a source, in one domain or in the mean over domains.
-
-    Attributes:
-        everything, without: accuracy in [0, 1] of the run with all sources and of that without one, means over seeds.
-        points: ``100 (without - everything)``; negative where the source helps. ``low`` and ``high`` bound it.
-        count: samples.
-    """
-
-    everything: float
-    without: float
-    points: float
-    low: float
-    high: float
-    count: int
+class SourceChange(Change):
+    """The change of accuracy without a source; ``points`` are negative where the source helps."""
 
     @property
-    def distinguishable(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low > 0 or self.high < 0
+    def everything(self) -> float:
+        """Accuracy of the runs with all sources."""
+        return self.before
+
+    @property
+    def without(self) -> float:
+        """Accuracy of the runs without one."""
+        return self.after
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
-        return {**asdict(self), "distinguishable": self.distinguishable}
+        names = {"before": "everything", "after": "without"}
+        return {names.get(key, key): value for key, value in super().to_json().items()}
 
 
 @dataclass(frozen=True)
@@ -60,8 +49,8 @@ class SourceEffect:
 
     source: str
     kind: Kind
-    domains: Mapping[str, Change]
-    mean: Change
+    domains: Mapping[str, SourceChange]
+    mean: SourceChange
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -148,11 +137,8 @@ class Explanation(Result):
         return [f"With all sources the mean is {reached}{verdict}"]
 
     @staticmethod
-    def _row(changes: Sequence[Change]) -> list[str]:
-        cells = [
-            f"{c.points:+.1f} ({c.low:+.1f} to {c.high:+.1f})" + ("" if c.distinguishable else " ~") for c in changes
-        ]
-        return [*cells, f"{100 * changes[0].everything:.1f}", str(changes[0].count)]
+    def _row(changes: Sequence[SourceChange]) -> list[str]:
+        return [*(change.text() for change in changes), f"{100 * changes[0].everything:.1f}", str(changes[0].count)]
 
 
 def measure_effects(
@@ -160,76 +146,20 @@ def measure_effects(
     without: Mapping[tuple[str, Kind], Sequence[Evaluation]],
     domains: Sequence[str],
 ) -> tuple[SourceEffect, ...]:
-    """Compare runs with all sources with runs without one, sample by sample.
-
-    Intervals cover the choice of samples, or of groups (a paired bootstrap). With several seeds they cover the chance
-    of training too.
+    """Compare runs with all sources with runs without one, by ``compare_runs``.
 
     Args:
         everything: one evaluation per seed.
         without: (source, kind) -> one evaluation per seed, in the same order.
         domains: those to compare.
     """
-    groups = everything[0].groups
-    before = {domain: _outcomes(everything, domain) for domain in domains}
-    after = {source: {domain: _outcomes(runs, domain) for domain in domains} for source, runs in without.items()}
-    points = {
-        domain: 100 * np.stack([own[domain].mean(axis=1) - before[domain].mean(axis=1) for own in after.values()])
-        for domain in domains
-    }
-    noise = {domain: training_noise(points[domain]) for domain in domains}
-    noise_of_mean = training_noise(np.mean([points[domain] for domain in domains], axis=0))
-    effects = list[SourceEffect]()
-    for (source, kind), own in after.items():
-        changes = {domain: _change(before[domain], own[domain], groups.get(domain)) for domain in domains}
-        mean = _widened(_mean(list(changes.values())), noise_of_mean)
-        widened = {domain: _widened(change, noise[domain]) for domain, change in changes.items()}
-        effects.append(SourceEffect(source, kind, widened, mean))
-    return tuple(effects)
-
-
-def training_noise(points: Array) -> float:
-    """Half the width of the 95 % interval of a change that is due to the chance of training; 0 for one seed.
-
-    ``t s / sqrt(S)`` with the variance ``s^2`` between seeds, pooled over sources.
-
-    Args:
-        points: (K, S) change without each of K sources, for each of S seeds.
-
-    Example:
-        >>> training_noise(np.array([[-2.0], [1.0]]))
-        0.0
-        >>> round(training_noise(np.array([[-2.0, -4.0], [1.0, -1.0]])), 1)
-        4.3
-    """
-    sources, seeds = points.shape
-    if seeds == 1:
-        return 0.0
-    from scipy.stats import t as student_t
-
-    deviation = float(np.sqrt(points.var(axis=1, ddof=1).mean() / seeds))
-    return float(student_t.ppf((1 + LEVEL) / 2, sources * (seeds - 1))) * deviation
-
-
-def _outcomes(runs: Sequence[Evaluation], domain: str) -> Array:
-    """(S, N) outcomes of S seeds on N samples."""
-    return np.stack([run.of_role("student")[0].domains[domain].outcomes[METRIC] for run in runs])
-
-
-def _change(everything: Array, without: Array, groups: tuple[int, ...] | None) -> Change:
-    before, after = everything.mean(axis=0), without.mean(axis=0)
-    drawn = None if groups is None else np.array(groups)
-    points, low, high = (100 * value for value in paired_difference(before, after, groups=drawn))
-    return Change(float(before.mean()), float(after.mean()), points, low, high, len(before))
-
-
-def _mean(changes: Sequence[Change]) -> Change:
-    points, lows, highs = (np.array([getattr(c, name) for c in changes]) for name in ("points", "low", "high"))
-    before, after = (float(np.mean([getattr(c, name) for c in changes])) for name in ("everything", "without"))
-    return Change(before, after, *mean_interval(points, lows, highs), sum(c.count for c in changes))
-
-
-def _widened(change: Change, noise: float) -> Change:
-    """Two independent causes of error: their squares add."""
-    low = change.points - math.hypot(change.points - change.low, noise)
-    return replace(change, low=low, high=change.points + math.hypot(change.high - change.points, noise))
+    pairs = {source: tuple(zip(everything, runs, strict=True)) for source, runs in without.items()}
+    return tuple(
+        SourceEffect(
+            source,
+            kind,
+            {domain: SourceChange(**vars(change)) for domain, change in effect.domains.items()},
+            SourceChange(**vars(effect.mean)),
+        )
+        for (source, kind), effect in compare_runs(pairs, domains).items()
+    )

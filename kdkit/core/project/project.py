@@ -28,7 +28,7 @@ _HELD: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
 """Roots of the projects that the running command has locked; empty in other threads."""
 _WRITTEN = (
     *(".", ".kdkit", ".kdkit/*", ".kdkit/runs/*", "features", "features/*", "features/*/*", "versions"),
-    *("versions/candidates", "reports"),
+    *("versions/candidates", "reports", "sweeps", "sweeps/*", "sweeps/*/*"),
 )
 """Folders in which commands write."""
 
@@ -38,7 +38,7 @@ class Project:
     """A folder with ``registry.yaml``, read once: an immutable value.
 
     The user edits ``registry.yaml``; kdkit writes ``registry.lock``, ``features/`` (the feature store), ``versions/``
-    (the student's history), ``reports/`` and ``.kdkit/`` (fetched files, unfinished runs).
+    (the student's history), ``reports/``, ``sweeps/`` and ``.kdkit/`` (fetched files, unfinished runs).
 
     :attr:`registry`, :attr:`lock` and :attr:`catalogue` are read on first use and never change. After files have
     changed, :meth:`reloaded` returns a project that reads them again.
@@ -70,6 +70,10 @@ class Project:
         """The same project with ``lock``; the catalogue keeps its pins."""
         return self._with(lock=lock)
 
+    def with_versions(self, folder: Path) -> Project:
+        """The same project with the student's history in another folder."""
+        return self._with(versions=folder)
+
     def _with(self, **resolved: object) -> Project:
         other = Project(self.root)
         vars(other).update({**vars(self), **resolved})
@@ -100,7 +104,8 @@ class Project:
         for pattern in _WRITTEN:
             for folder in [self.root] if pattern == "." else self.root.glob(pattern):
                 remove_abandoned_drafts(folder)
-        for lock in (*self.features.glob("*.busy"), *self.state.glob("*/*.busy")):
+        busy = (*self.features.glob("*.busy"), *self.state.glob("*/*.busy"), *self.root.glob("sweeps/*/*/*.busy"))
+        for lock in busy:
             remove_if_free(lock)
 
     @property
@@ -115,8 +120,9 @@ class Project:
     def features(self) -> Path:
         return self.root / "features"
 
-    @property
+    @cached_property
     def versions(self) -> Path:
+        """The student's history."""
         return self.root / "versions"
 
     @property

@@ -70,6 +70,7 @@ def kdkit_students() -> tuple[StudentSpec, ...]:
             loader="kdkit.plugins.students.clinkd.create:load_student",
             max_aspect=MAX_ASPECT,
             task="answers",
+            names={"rope": "rope", "vision_rope": "rope"},
             publisher="kdkit.plugins.students.clinkd.publish:publish",
         ),
     )

@@ -10,8 +10,9 @@ import pytest
 from scipy.stats import t as student_t
 
 from kdkit.core.contracts import DomainScore
-from kdkit.core.evaluation.leave_one_out import Explanation, measure_effects, training_noise
+from kdkit.core.evaluation.leave_one_out import Explanation, measure_effects
 from kdkit.core.evaluation.metrics import mean_interval, paired_difference
+from kdkit.core.evaluation.run_comparison import training_noise
 from kdkit.core.evaluation.scores import Evaluation, ModelScores
 
 SAMPLES = 40
@@ -58,7 +59,7 @@ def test_seeds_are_averaged_per_sample_and_their_noise_widens_the_interval() -> 
     found = measure_effects(everything, {("radio", "teacher"): radio, ("xr", "teacher"): xr}, ["ct"])
     ct = found[0].domains["ct"]
     assert (ct.everything, ct.without, ct.points) == pytest.approx((0.625, 0.375, -25))
-    noise = training_noise(np.array([[-50.0, 0.0], [0.0, 0.0]]))
+    noise, _ = training_noise([np.array([-50.0, 0.0]), np.array([0.0, 0.0])])
     assert noise == pytest.approx(student_t.ppf(0.975, 2) * np.sqrt((50**2 / 2 + 0) / 2 / 2))
     images = 100 * np.array(paired_difference((first(30) + first(20)) / 2, (first(10) + first(20)) / 2))
     assert ct.low == pytest.approx(-25 - np.hypot(-25 - images[1], noise))

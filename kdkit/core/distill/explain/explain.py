@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,8 +11,13 @@ import numpy as np
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import SPLITS, Reporter
 from kdkit.core.data import SampleIndex, load_index
-from kdkit.core.distill.explain.runs import ExplainOptions, ExplanationPlan, ExplanationRun, PreparedExplanation
-from kdkit.core.distill.loop.accelerator import make_accelerator
+from kdkit.core.distill.explain.runs import (
+    COMMAND,
+    ExplainOptions,
+    ExplanationPlan,
+    ExplanationRun,
+    PreparedExplanation,
+)
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.ablation import KnowledgeSource, find_sources, shortened, without_source
 from kdkit.core.distill.plan.checks import idle_losses
@@ -22,6 +25,7 @@ from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.run import checked_inventory, measurable_domains
+from kdkit.core.distill.trials.trial import PlannedTraining, TrialOptions, digest_of
 from kdkit.core.evaluation.evaluator import FeatureEvaluator, make_evaluator
 from kdkit.core.evaluation.leave_one_out import Explanation
 from kdkit.core.features.imports.record import source_of
@@ -58,8 +62,7 @@ def explain(project: Project, name: str | None, options: ExplainOptions, reporte
         if prepared.finished < len(prepared.runs):
             reporter.say(prepared.plan().course())
             with prepared.exclusive():
-                for number, run in enumerate(prepared.runs, 1):
-                    prepared.finish(run, f"run {number} of {len(prepared.runs)}")
+                prepared.finish_all()
         return prepared.result()
 
 
@@ -74,13 +77,7 @@ def prepare_explanation(
     _check_options(options)
     version = Versions(project).get(name)
     lineage = version.lineage
-    accelerator = make_accelerator(lineage.training.machine.precision, cpu=options.cpu)
-    if accelerator.num_processes > 1:
-        raise KdkitError(
-            "KD-DIST-082",
-            f"'kdkit explain' runs in one process, not in {accelerator.num_processes}",
-            fix="start it without torchrun or 'accelerate launch'",
-        )
+    accelerator = TrialOptions(options.cpu, lineage.training.machine.precision).accelerator(COMMAND)
     _require_domains(version, options)
     project = _as_of(project, version, reporter)
     index = _known_part(load_index(project, reporter), version, reporter)
@@ -101,9 +98,8 @@ def prepare_explanation(
     idle_losses(recipe, project.catalogue, plans[0].batch_size)  # raises if no loss can teach at this batch size
     sources = _require_sources(project, version, plans[0], inventory)
     domains = _measured_domains(project, version, inventory, options, reporter)
-    evaluated = f"{accelerator.mixed_precision} {_evaluation_digest(project, inventory)}"
     runs = tuple(
-        _make_run(project, shortened(plan, options.length), inventory, source, evaluated)
+        _make_run(project, shortened(plan, options.length), inventory, source, str(accelerator.mixed_precision))
         for plan in plans
         for source in (None, *sources)
     )
@@ -226,7 +222,7 @@ def _measured_domains(
 
 
 def _make_run(
-    project: Project, plan: Plan, inventory: TeachingInventory, source: KnowledgeSource | None, evaluated: str
+    project: Project, plan: Plan, inventory: TeachingInventory, source: KnowledgeSource | None, precision: str
 ) -> ExplanationRun:
     used, own = plan, inventory
     if source is not None:
@@ -237,20 +233,7 @@ def _make_run(
         "losses": [loss.model_dump(mode="json") for loss in used.recipe.losses],
         "teachers": {teacher.name: dict(teacher.admitted) for teacher in used.teachers},
         "captions": dict(used.captions),
-        "evaluated": evaluated,
+        "precision": precision,
     }
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return ExplanationRun(source, replace(used, digest=key), own, key)
-
-
-def _evaluation_digest(project: Project, inventory: TeachingInventory) -> str:
-    """SHA-256 of what decides a student's scores beside its weights: task, prompts, calibration samples."""
-    evaluator = make_evaluator(project.registry, project.catalogue, inventory.index)
-    rows = np.intersect1d(evaluator.rows("calibration"), inventory.rows("calibration"))
-    samples = [(inventory.index.samples[row], int(inventory.index.digests[row])) for row in rows]
-    facts = [
-        dict(evaluator.settings),
-        evaluator.prompts if isinstance(evaluator, FeatureEvaluator) else None,
-        [[sample.id, sample.domain, sample.label, digest] for sample, digest in samples],
-    ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    key = digest_of(facts)
+    return ExplanationRun(source, PlannedTraining(project, replace(used, digest=key), own), key)

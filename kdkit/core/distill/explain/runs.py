@@ -7,37 +7,30 @@ Finished ones stay in ``.kdkit/explain``, so a killed command continues, and a r
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.base.json_record import with_checksum, without_checksum
 from kdkit.core.base.locks import file_lock
 from kdkit.core.base.result import Result, Section
 from kdkit.core.contracts import Reporter, StudentSpec
 from kdkit.core.distill.cost_estimate import TRIAL_STEPS, measure_cost
-from kdkit.core.distill.judge import evaluate_on_calibration
-from kdkit.core.distill.loop.accelerator import make_accelerator
-from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.ablation import KnowledgeSource
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.run import Options, Prepared, train_plan
-from kdkit.core.evaluation.leave_one_out import METRIC, Explanation, measure_effects
-from kdkit.core.evaluation.scores import Evaluation
+from kdkit.core.distill.trials.trial import PlannedTraining, Trial, TrialOptions, evaluation_digest, measure_student
+from kdkit.core.evaluation.kept_evaluations import KeptEvaluations
+from kdkit.core.evaluation.leave_one_out import Explanation, measure_effects
+from kdkit.core.evaluation.scores import ACCURACY, Evaluation
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from kdkit.core.project.project import Project
     from kdkit.core.project.versions import Version
 
+COMMAND = "kdkit explain"
 FOLDER = "explain"
 """In the project's state: evaluations of finished runs."""
 
@@ -67,18 +60,30 @@ class ExplanationRun:
 
     Attributes:
         source: that is left out; None for the run with all of them.
-        inventory: with the weights of this run.
-        key: digest of everything that decides the evaluation.
+        training: with the weights of this run.
+        key: digest of everything that decides the student.
     """
 
     source: KnowledgeSource | None
-    plan: Plan
-    inventory: TeachingInventory
+    training: PlannedTraining
     key: str
 
     @property
     def title(self) -> str:
         return "with all sources" if self.source is None else f"without {self.source.name}"
+
+    @property
+    def plan(self) -> Plan:
+        return self.training.plan
+
+    @property
+    def inventory(self) -> TeachingInventory:
+        return self.training.inventory
+
+    def trial(self, evaluated: str) -> Trial:
+        """Its training, and its evaluation on the calibration split, of which ``evaluated`` is the digest."""
+        measured = measure_student(self.training.project, self.inventory, "calibration", self.key, evaluated)
+        return Trial(self.title, self.plan.settings.seed, self.key, self.training, (measured,))
 
 
 @dataclass(frozen=True)
@@ -145,15 +150,26 @@ class PreparedExplanation:
     @property
     def finished(self) -> int:
         """Number of finished runs."""
-        return sum(self._file(run).is_file() for run in self.runs)
+        return sum(trial.finished(self.kept) for trial in self.trials)
+
+    @cached_property
+    def trials(self) -> tuple[Trial, ...]:
+        """Of the runs, in their order."""
+        evaluated = evaluation_digest(self.project, self.inventory, "calibration")
+        return tuple(run.trial(evaluated) for run in self.runs)
+
+    @property
+    def kept(self) -> KeptEvaluations:
+        """Evaluations of finished runs."""
+        return KeptEvaluations(self.project.state / FOLDER, COMMAND)
 
     def plan(self) -> ExplanationPlan:
         """The runs, with the time of those that are not finished."""
         pending, first = len(self.runs) - self.finished, self.runs[0]
         seconds = 0.0
         if pending:
-            accelerator = self._accelerator()
-            seconds = pending * measure_cost(self.project.state, self._prepared(first), accelerator).seconds
+            accelerator = self._options.accelerator(COMMAND)
+            seconds = pending * measure_cost(self.project.state, first.training.prepared(), accelerator).seconds
         return ExplanationPlan(
             version=self.version.name,
             sources=tuple(source.name for source in self.sources),
@@ -165,18 +181,13 @@ class PreparedExplanation:
             seconds=seconds,
         )
 
-    def finish(self, run: ExplanationRun, label: str) -> None:
-        """Train and evaluate a run, from its newest checkpoint, unless it is finished."""
-        if self._file(run).is_file():
-            return
-        self.reporter.say(f"{label}: {run.title}, seed {run.plan.settings.seed}")
-        folder, project = self.project.runs / f"explain-{run.key[:16]}", self.project
-        options = Options(cpu=self.options.cpu, checkpoint_seconds=self.options.checkpoint_seconds)
-        done = train_plan(project, self._prepared(run), options, self._accelerator(), folder, self.reporter)
-        evaluation = evaluate_on_calibration(project, run.inventory, done.task.student, self.reporter, teachers=False)
-        content = json.dumps(with_checksum(evaluation.to_json()), allow_nan=False)
-        write_atomically(self._file(run), content.encode())
-        shutil.rmtree(folder, ignore_errors=True)
+    def finish_all(self) -> None:
+        """Train and evaluate the runs that are not finished."""
+        for number, trial in enumerate(self.trials, 1):
+            if not trial.finished(self.kept):
+                self.reporter.say(f"run {number} of {len(self.trials)}: {trial.title}, seed {trial.seed}")
+                folder = self.project.runs / f"explain-{trial.key[:16]}"
+                trial.finish(self.kept, folder, self._options.accelerator(COMMAND), self._options, self.reporter)
 
     def result(self) -> Explanation:
         """Compare the evaluations of all runs.
@@ -185,8 +196,8 @@ class PreparedExplanation:
             KdkitError: a damaged file.
         """
         found: dict[KnowledgeSource | None, list[Evaluation]] = {}
-        for run in self.runs:
-            found.setdefault(run.source, []).append(self._load(self._file(run)))
+        for run, trial in zip(self.runs, self.trials, strict=True):
+            found.setdefault(run.source, []).append(self.kept.load(trial.measurements[0].key))
         plan = self.runs[0].plan
         return Explanation(
             version=self.version.name,
@@ -204,7 +215,7 @@ class PreparedExplanation:
     def _version_accuracy(self) -> float | None:
         """Mean over the compared domains; None if the version was not judged in all of them."""
         scores = self.version.lineage.scores.domains
-        found = [scores[domain].get(METRIC) for domain in self.domains if domain in scores]
+        found = [scores[domain].get(ACCURACY) for domain in self.domains if domain in scores]
         known = [value for value in found if value is not None]
         return sum(known) / len(known) if len(known) == len(self.domains) else None
 
@@ -228,25 +239,7 @@ class PreparedExplanation:
         """Release the models of live teachers."""
         self.inventory.close()
 
-    def _prepared(self, run: ExplanationRun) -> Prepared:
-        return Prepared(run.plan, run.inventory, StudentBuilder.of(self.project, None, run.plan.settings.seed))
-
-    def _accelerator(self) -> Accelerator:
-        return make_accelerator(self.version.lineage.training.machine.precision, cpu=self.options.cpu)
-
-    def _file(self, run: ExplanationRun) -> Path:
-        return self.project.state / FOLDER / f"{run.key[:32]}.json"
-
-    @staticmethod
-    def _load(file: Path) -> Evaluation:
-        try:
-            return Evaluation.from_json(without_checksum(json.loads(file.read_bytes())))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise KdkitError(
-                "KD-DIST-081",
-                "the evaluation of a run cannot be read",
-                where=str(file),
-                why=str(error),
-                fix="delete the file; 'kdkit explain' repeats the run",
-                code=ExitCode.MISSING,
-            ) from None
+    @property
+    def _options(self) -> TrialOptions:
+        precision = self.version.lineage.training.machine.precision
+        return TrialOptions(self.options.cpu, precision, self.options.checkpoint_seconds)

@@ -241,7 +241,7 @@ def test_one_explanation_at_a_time_and_damage_is_named(copied: Path) -> None:
     explain(open_project(copied), None, SHORT, Silent())
     file = next(state.glob("*.json"))
     flip(file, 400, 0)
-    with raises_error("KD-DIST-081", where=str(file), code=ExitCode.MISSING):
+    with raises_error("KD-EVAL-381", where=str(file), code=ExitCode.MISSING):
         explain(open_project(copied), None, SHORT, Silent())
     file.unlink()
     explain(open_project(copied), None, SHORT, Silent())

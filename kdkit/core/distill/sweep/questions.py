@@ -1,0 +1,205 @@
+"""The questions of ``kdkit sweep``: each gives the variations that answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.contracts import TrustPolicySpec
+from kdkit.core.distill.sweep.values import STUDENT, SweptKey, grid, parse_keys, with_student_values, with_values
+from kdkit.core.distill.sweep.variation import Asked, Question, Variation
+from kdkit.core.project.registry.schema import TrustEntry
+
+POLICIES = ("threshold", "all", "soft", "top-k", "evidence")
+POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+LEAVE_ONE_OUT, COUNTS, ORDER = "leave-one-out", "counts", "order"
+MOST_ORDERS = 3
+"""Up to so many teachers, all orders are compared; of more, those in which each teacher is once at each place."""
+
+
+def recipe_question(asked: Asked) -> Question:
+    """Any key of the recipe, and of the student's config; several keys are a grid."""
+    keys = parse_keys(asked.arguments)
+    if not keys:
+        raise KdkitError(
+            "KD-DIST-386",
+            "no key to sweep is given",
+            fix="for example 'kdkit sweep recipe losses.1.weight=0.5,1,2'; 'kdkit recipes show NAME' shows the keys",
+        )
+    baseline = asked.baseline
+    rows = [_row(asked, keys, chosen) for chosen in grid(keys)]
+    axis = keys[0].key if len(keys) == 1 and keys[0].numbers else ""
+    return Question((baseline, *rows), axis)
+
+
+def _row(asked: Asked, keys: Sequence[SweptKey], chosen: Mapping[str, int]) -> Variation:
+    ours = [key for key in keys if key.path[0] == STUDENT]
+    values = {key.key: key.values[chosen[key.key]] for key in keys}
+    recipe = with_values(asked.recipe, [key for key in keys if key not in ours], chosen)
+    project = asked.project
+    if ours:
+        registry = project.registry
+        config = with_student_values(registry.student.config, ours, chosen)
+        student = registry.student.model_copy(update={"config": config})
+        project = project.with_registry(registry.model_copy(update={"student": student}))
+    return Variation(", ".join(f"{key}={shown(value)}" for key, value in values.items()), project, recipe, values)
+
+
+def shown(value: Any) -> str:
+    """A value as in YAML.
+
+    Example:
+        >>> shown(0.5), shown(True), shown(None), shown([0.9, 0.98])
+        ('0.5', 'true', 'null', '[0.9, 0.98]')
+    """
+    plain = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
+    return plain or ("null" if value is None else str(value))
+
+
+def trust_question(asked: Asked) -> Question:
+    """Trust policies, each with its own options."""
+    catalogue = asked.project.catalogue
+    names = tuple(asked.arguments) or POLICIES
+    for number, name in enumerate(names, 1):
+        try:
+            catalogue.spec(TrustPolicySpec, name)
+        except KdkitError as error:
+            raise error.at(f"argument {number} ('{name}')") from None
+    rows = []
+    for name in names:
+        options = asked.recipe.trust.options if name == asked.recipe.trust.policy else {}
+        entry = TrustEntry.model_validate({**asked.recipe.trust.model_dump(), "policy": name, "options": options})
+        recipe = asked.recipe.model_copy(update={"trust": entry})
+        rows.append(Variation(name, asked.project, recipe, {"trust.policy": name}))
+    own = ", ".join(f"{key} {value}" for key, value in asked.recipe.trust.options.items())
+    note = (
+        f"As it is: policy {asked.recipe.trust.policy}{f' ({own})' if own else ''}; the others with their default "
+        "options. 'kdkit sweep recipe trust.options.KEY=...' varies options"
+    )
+    return Question((asked.baseline, *rows), notes=(note,))
+
+
+def imbalance_question(asked: Asked) -> Question:
+    """Domains drawn with probability ~ n^alpha: ``sampling.domain_power``."""
+    keys = parse_keys([f"sampling.domain_power={','.join(asked.arguments) or ','.join(map(str, POWERS))}"])
+    rows = [_row(asked, keys, chosen) for chosen in grid(keys)]
+    notes = ["Domains are drawn with probability ~ n^alpha of their n training samples: 0 draws all alike, 1 by size"]
+    _, sizes = np.unique(asked.index.domain_index[asked.index.select("train")], return_counts=True)
+    if len(set(sizes.tolist())) == 1:
+        notes.append("All domains have the same number of training samples: alpha changes nothing but chance")
+    return Question((asked.baseline, *rows), keys[0].key, tuple(notes))
+
+
+def held_out_question(asked: Asked) -> Question:
+    """A domain without its training samples, evaluated on its held-out ones."""
+    known = [asked.index.domains[number] for number in np.unique(asked.index.domain_index[asked.index.select("train")])]
+    if not asked.arguments:
+        raise KdkitError(
+            "KD-DIST-387",
+            "no domain is named",
+            fix=f"name one or several, each is held out by itself: {', '.join(known)}",
+        )
+    for number, domain in enumerate(asked.arguments, 1):
+        if domain not in known:
+            raise KdkitError(
+                "KD-DIST-388",
+                f"the training split has no domain '{domain}'",
+                where=f"argument {number}",
+                fix=did_you_mean(domain, known),
+            )
+    if len(known) == 1:
+        raise KdkitError(
+            "KD-DIST-389",
+            f"'{known[0]}' is the only domain: without it nothing is left to learn from",
+            fix="add data of another domain",
+        )
+    rows = [
+        Variation(
+            f"without {domain}", asked.project, asked.recipe, {"held out": domain}, without=(domain,), domains=(domain,)
+        )
+        for domain in dict.fromkeys(asked.arguments)
+    ]
+    notes = (
+        "Each row is scored on the domain whose training samples it left out, beside the student that saw them. Its "
+        "calibration samples were read to measure the teachers; the teachers may have seen such images",
+        "Fewer samples take fewer steps: an epoch is shorter",
+    )
+    return Question((asked.baseline, *rows), notes=notes)
+
+
+def teachers_question(asked: Asked) -> Question:
+    """Without each teacher, with the best one, two, ..., and in what order they arrive."""
+    wanted = tuple(asked.arguments) or (LEAVE_ONE_OUT, COUNTS, ORDER)
+    for number, part in enumerate(wanted, 1):
+        if part not in (LEAVE_ONE_OUT, COUNTS, ORDER):
+            raise KdkitError(
+                "KD-DIST-390",
+                f"'{part}' is no part of this question",
+                where=f"argument {number}",
+                fix=did_you_mean(part, (LEAVE_ONE_OUT, COUNTS, ORDER)),
+            )
+    names = asked.inventory.teachers
+    if len(names) < 2:
+        raise KdkitError(
+            "KD-DIST-391",
+            f"the recipe reads {len(names)} teacher{'s' * (len(names) != 1)}: nothing can be left out or ordered",
+            where=str(asked.project.registry_path),
+            why="" if names else f"recipe {asked.recipe.name} or the registry names none",
+            fix="'kdkit add-teacher NAME'; 'kdkit teachers --available' lists them",
+        )
+    baseline = Variation("all teachers", asked.project, asked.recipe, parts=wanted)
+    rows = list[Variation]()
+    if LEAVE_ONE_OUT in wanted:
+        for name in names:
+            left = asked.with_teachers([other for other in names if other != name])
+            rows.append(Variation(f"without {name}", left, asked.recipe, {"without": name}, parts=(LEAVE_ONE_OUT,)))
+    if COUNTS in wanted:
+        best = best_first(asked)
+        for count in range(1, len(names)):
+            chosen = best[:count]
+            title, project = f"the best {count}: {', '.join(chosen)}", asked.with_teachers(chosen)
+            rows.append(Variation(title, project, asked.recipe, {"teachers": count}, parts=(COUNTS,)))
+    if ORDER in wanted:
+        for order in orders(names):
+            title, values = f"order {', '.join(order)}", {"order": list(order)}
+            rows.append(Variation(title, asked.project, asked.recipe, values, arrival=order, parts=(ORDER,)))
+    notes = []
+    if COUNTS in wanted:
+        notes.append("Counts: the best teachers by their mean accuracy over domains on the calibration split")
+    if ORDER in wanted:
+        notes.append(
+            "Order: the first teacher makes a student, each later one an increment of the recipe, which takes steps "
+            "beside those of 'all teachers'. The guard refuses nothing here, and repairs nothing"
+        )
+    return Question((baseline, *rows), notes=tuple(notes))
+
+
+def best_first(asked: Asked) -> tuple[str, ...]:
+    """Teachers by their mean accuracy over the domains that all of them are measured in, else over their own."""
+    accuracy = asked.inventory.trust.accuracy
+    shared = ~np.isnan(accuracy).any(axis=0)
+    with np.errstate(invalid="ignore"):
+        scores = [
+            float(np.nanmean(row[shared] if shared.any() else row)) if (~np.isnan(row)).any() else -1.0
+            for row in accuracy
+        ]
+    names = asked.inventory.trust.teachers
+    return tuple(name for _, name in sorted(zip(scores, names, strict=True), key=lambda pair: -pair[0]))
+
+
+def orders(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Orders of arrival: all of them for few teachers, else a Latin square.
+
+    Example:
+        >>> orders(["a", "b"])
+        [('a', 'b'), ('b', 'a')]
+        >>> orders(["a", "b", "c", "d"])[1]
+        ('b', 'c', 'd', 'a')
+    """
+    if len(names) <= MOST_ORDERS:
+        return list(permutations(names))
+    return [(*names[start:], *names[:start]) for start in range(len(names))]

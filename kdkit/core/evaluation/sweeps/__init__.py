@@ -1,0 +1,1 @@
+"""Sweeps on disk, and their reports: variations of a project, compared over seeds."""

@@ -1,0 +1,109 @@
+"""What each question compares, planned on a toy project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdkit.core.contracts import Silent
+from kdkit.core.distill.sweep.arrival import ArrivingTeachers
+from kdkit.core.distill.sweep.prepare import PlannedSweep, SweepOptions, plan_sweep
+from kdkit.core.distill.sweep.run import SweepRequest, sweep
+from kdkit.core.distill.trials.trial import PlannedTraining, TrialOptions
+from tests.core.distill.toy_runs import ALL
+from tests.errors import raises_error
+from tests.toy_project import make_project, open_project
+
+ONCE = SweepOptions(seeds=1, trials=TrialOptions(cpu=True))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("questions") / "project"
+    make_project(folder, teachers={"radio": ("ct", "mri"), "xr": ("xray",)}, domains=ALL)
+    return folder
+
+
+def planned(root: Path, question: str, *arguments: str) -> PlannedSweep:
+    return plan_sweep(open_project(root), "n", question, arguments, ONCE, Silent())
+
+
+def test_teachers(root: Path) -> None:
+    found = planned(root, "teachers")
+    rows = {one.name: one for one in found.record.variations}
+    assert set(rows) == {
+        *("all teachers", "without radio", "without xr", "the best 1: radio"),
+        *("order radio, xr", "order xr, radio"),
+    }  # fmt: skip
+    assert rows["without xr"].runs == rows["the best 1: radio"].runs, "one training for both"
+    assert len(found.trials) == 5
+    trained = {trial.title: trial.training for trial in found.trials}
+    alone = trained["without radio"]
+    assert isinstance(alone, PlannedTraining)
+    assert [teacher.name for teacher in alone.plan.teachers] == ["xr"]
+    order = trained["order xr, radio"]
+    assert isinstance(order, ArrivingTeachers)
+    assert order.order == ("xr", "radio")
+    with raises_error("KD-DIST-390", mentions=("'counts'",)):
+        planned(root, "teachers", "count")
+
+
+def test_teachers_that_arrive_in_an_order(root: Path) -> None:
+    short = SweepOptions(length=0.1, seeds=1, trials=TrialOptions(cpu=True))
+    found = sweep(open_project(root), SweepRequest("teachers", ("order",)), short, Silent())
+    assert found.missing == ()
+    assert [result.variation.steps for result in found.results] == [4, 6, 6]
+    assert found.results[1].accuracies != found.results[2].accuracies
+    assert not (root / "versions").exists()
+
+
+def test_a_policy_that_admits_no_teacher_is_a_row(root: Path) -> None:
+    found = planned(root, "recipe", "trust.options.value=1.0", "trust.options.on=estimate,lower")
+    impossible = found.record.variation("trust.options.value=1.0, trust.options.on=lower")
+    assert impossible.runs == ()
+    assert "kdkit trust" in impossible.impossible
+    assert [one.name for one in planned(root, "trust", "all").record.variations] == ["as it is", "all"]
+    with raises_error("KD-PLUG-003", mentions=("treshold", "'threshold'")):
+        planned(root, "trust", "treshold")
+
+
+def test_a_domain_that_is_held_out(root: Path) -> None:
+    found = planned(root, "held-out", "xray")
+    row = found.record.variation("without xray")
+    assert (row.domains, row.against) == (("xray",), "as it is")
+    training = {trial.title: trial.training for trial in found.trials}["without xray"]
+    assert isinstance(training, PlannedTraining)
+    index, samples = training.inventory.index, training.plan.samples
+    assert "xray" not in {index.domains[number] for number in np.unique(index.domain_index[samples])}
+    assert len(index.select(split="calibration", domains=["xray"])) == 30
+    assert found.record.chance["xray"] == pytest.approx(1 / 3)
+    with raises_error("KD-DIST-388", mentions=("'xray'",)):
+        planned(root, "held-out", "xrya")
+    with raises_error("KD-DIST-387", mentions=("xray",)):
+        planned(root, "held-out")
+
+
+def test_imbalance_is_a_key_of_the_recipe(root: Path) -> None:
+    found = planned(root, "imbalance")
+    assert found.record.axis == "sampling.domain_power"
+    assert [one.values.get("sampling.domain_power") for one in found.record.variations[1:]] == [
+        0.0,
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+    ]
+    with raises_error("KD-DIST-386"):
+        planned(root, "recipe")
+
+
+def test_one_teacher_cannot_be_left_out(tmp_path: Path) -> None:
+    make_project(tmp_path / "project", teachers={"radio": ("ct",)}, domains=("ct",))
+    with raises_error("KD-DIST-391", mentions=("1 teacher",)):
+        planned(tmp_path / "project", "teachers")
+    with raises_error("KD-DIST-389", mentions=("ct",)):
+        planned(tmp_path / "project", "held-out", "ct")
+    with raises_error("KD-DIST-398"):
+        planned(tmp_path / "project", "clinkd")
