@@ -12,7 +12,7 @@ from kdkit.core.base.result import Result, ResultRows, Section, Table
 if TYPE_CHECKING:
     from kdkit.core.distill.cost_estimate import Estimate
     from kdkit.core.distill.loop.sampler import DomainUse
-    from kdkit.core.distill.plan.types import CorrectionSchedule, Plan
+    from kdkit.core.distill.plan.types import CorrectionSchedule, OnPolicyPlan, Plan
     from kdkit.core.distill.promotion import Outcome
     from kdkit.core.evaluation.best_of_n.select import SelectedAnswer  # noqa: F401  # named in quotes
     from kdkit.core.project.lineage import CorrectionRecord, Lineage, Scores
@@ -73,6 +73,8 @@ class DistillPlan(Result):
         parts += _protection(plan)
         if plan.correction is not None:
             parts.append(_correction_line(plan.correction))
+        if plan.on_policy is not None:
+            parts += _on_policy_lines(plan, plan.on_policy)
         steps = f"{settings.steps} steps of {plan.batch_size} samples"
         if (micro := plan.recipe.optimizer.micro_batch) is not None:
             steps += f" in micro-batches ({micro})"
@@ -125,6 +127,17 @@ def _correction_line(schedule: CorrectionSchedule) -> str:
         f"Corrected after step {steps}: the student answers {schedule.per_round} samples each time, "
         f"{schedule.per_round * len(schedule.steps)} in all; corrector: {schedule.corrector}"
     )
+
+
+def _on_policy_lines(plan: Plan, own: OnPolicyPlan) -> list[str]:
+    scorers = ", ".join(f"{name} (about {count:,})" for name, count in own.scorers.items())
+    lines = [f"Own answers: about {own.answers:,} of {own.drawn:,} drawn samples, scored by {scorers}"]
+    if own.given_only:
+        named = ", ".join(f"{name} ({why})" for name, why in own.given_only.items())
+        lines.append(f"Along given answers alone: {named}")
+    if plan.parent and plan.previous.weight:
+        lines.append(f"{plan.parent} teaches along given answers alone")
+    return lines
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from kdkit.core.contracts.answers import (
     LOGPROBS,
     MAX_ANSWER,
     OWN_ANSWERS,
+    OWN_TOKENS,
     SETTINGS,
     TOP_LOGPROBS,
     Answer,
     Decoding,
+    OwnTokens,
 )
 from kdkit.core.contracts.details import (
     Calibration,
@@ -121,6 +123,7 @@ __all__ = [
     "MAX_ANSWER",
     "METADATA",
     "OWN_ANSWERS",
+    "OWN_TOKENS",
     "QUESTION",
     "SETTINGS",
     "SPLITS",
@@ -166,6 +169,7 @@ __all__ = [
     "ModelFeatures",
     "NeedsSignals",
     "Options",
+    "OwnTokens",
     "PartialOutputs",
     "PinnedBase",
     "Published",

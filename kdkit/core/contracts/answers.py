@@ -29,6 +29,8 @@ class Decoding:
         samples: number of answers to sample instead; 0 for none.
         temperature, top_p: of sampling.
         seed: of sampling; equal batches then give equal answers.
+        seeds: a seed of its own for each sample, for one sampled answer each. An answer then depends on its own seed
+            alone, not on the batch (to rounding). A model without this uses ``seed``.
         scored: also return each token's log-probability, at the cost of one forward pass.
         batch_size: samples per batch; samples of similar length are batched together.
 
@@ -42,6 +44,7 @@ class Decoding:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    seeds: tuple[int, ...] = ()
     scored: bool = False
     batch_size: int = 8
 
@@ -59,6 +62,11 @@ class Decoding:
                 "KD-API-003", "temperature must be above 0, top_p in (0, 1]", fix="samples: 0 is greedy decoding"
             )
 
+        if self.seeds and self.samples != 1:
+            raise KdkitError(
+                "KD-API-440", "a seed for each sample draws one answer to it", fix="set samples to 1, or give no seeds"
+            )
+
     @property
     def answers(self) -> int:
         """Answers per sample."""
@@ -72,6 +80,26 @@ LOGPROBS, OWN_ANSWERS = "logprobs", "own answers"
 """Key and value in the identity of a teacher that has signals for its own answers only, such as a served model."""
 TOP_LOGPROBS = "top_logprobs"
 """Key in a sample's ``extra``: the :attr:`Answer.top_logprobs` of the answer that became the sample."""
+
+
+OWN_TOKENS = "own_tokens"
+"""Key in a sample's ``extra``, set by kdkit during training: the :class:`OwnTokens` of the sample's text."""
+
+
+@dataclass(frozen=True)
+class OwnTokens:
+    """The tokens of an answer as the student wrote them; a text may be split in several ways.
+
+    A model with this tokenizer prepares these in place of the text's own tokens, as far as they fit: up to the first
+    token that ends an answer or has no place in one. Another model splits the text itself.
+
+    Attributes:
+        tokenizer: as in the ``identity()`` of the student.
+        ids: with the end token unless the answer was cut.
+    """
+
+    tokenizer: str
+    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)

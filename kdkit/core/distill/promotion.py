@@ -45,6 +45,7 @@ from kdkit.core.project.lineage import (
     TrustScore,
 )
 from kdkit.core.project.manifest import write_manifest
+from kdkit.core.project.on_policy_record import OnPolicyRecord
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.pins import names_of, used_names
 from kdkit.core.project.repair_record import RepairRecord
@@ -114,12 +115,13 @@ def promote(project: Project, run: TrainedRun, reporter: Reporter) -> Outcome:
     judgement = run.judgement
     if judgement is None:
         judgement = Judge(project, run.plan, run.inventory, run.parent, reporter).judge(run.task.student)
-    versions = Versions(project)
+    versions, own = Versions(project), run.plan.on_policy
     name, refused = versions.next_name(), not judgement.passed
     lineage = replace(
         _lineage(project, run, name, judgement.evaluation),
         retention=judgement.retention,
         correction=None if run.corrections is None else _correction(project, run.plan, run.corrections),
+        on_policy=None if own is None else OnPolicyRecord(own.scorers, own.answers, own.drawn),
         repair=run.repair,
     )
     with versions.writing(name, refused=refused) as folder:

@@ -27,6 +27,7 @@ from kdkit.core.distill.model.build import build
 from kdkit.core.distill.model.interpolation import interpolate, save_state
 from kdkit.core.distill.model.previous_version import FOLDER
 from kdkit.core.distill.model.student import StudentBuilder
+from kdkit.core.distill.on_policy.plan import add_on_policy, require_on_policy
 from kdkit.core.distill.plan.checks import idle_losses, require_same_tokens, require_teachable, token_losses
 from kdkit.core.distill.plan.compatibility import (
     require_compatible,
@@ -151,6 +152,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
             idle_losses=idle_losses(recipe, catalogue, plan.batch_size),
             teachers=with_skipping_losses(plan.teachers, inventory.columns, recipe, catalogue),
         )
+        plan = add_on_policy(recipe, plan, inventory)
         return add_correction(project, plan, index, reporter)
 
     if parent is not None and not options.restart:
@@ -193,6 +195,7 @@ def checked_inventory(
         train = index.samples.take(index.select(split="train"))
         require_protection(recipe, student, index)
         require_needed_signals(recipe, project.catalogue, locked)
+        require_on_policy(recipe, project.catalogue, registry, locked)
         require_compatible(recipe, student, locked, train, domain_limits(registry), reporter)
         compared.extend(locked)
 

@@ -12,6 +12,7 @@ from pydantic import PlainSerializer, PlainValidator
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.json_record import JsonRecord
 from kdkit.core.project.licenses import LicenseFacts
+from kdkit.core.project.on_policy_record import OnPolicyRecord
 from kdkit.core.project.recipe import PreviousPart, Recipe
 from kdkit.core.project.repair_record import RepairRecord
 
@@ -292,6 +293,7 @@ class Lineage(JsonRecord):
         recipe: with the trust policy that was in force.
         retention: None without a parent.
         correction: None where nothing was corrected.
+        on_policy: None where the student learned from given answers alone.
         repair: None where the guard does not refuse the student as it was trained.
         published_under: license of the release; set in published lineages only.
     """
@@ -310,6 +312,7 @@ class Lineage(JsonRecord):
     scores: Scores
     retention: RetentionRecord | None = None
     correction: CorrectionRecord | None = None
+    on_policy: OnPolicyRecord | None = None
     repair: RepairRecord | None = None
     published_under: str | None = None
 

@@ -215,6 +215,20 @@ class CorrectionPart(Part):
         return self
 
 
+class OnPolicyPart(Part):
+    """On-policy distillation, for generating students: the student answers a part of every batch itself, and live
+    teachers give their distributions along its answers (GKD, arXiv 2306.13649, algorithm 1)."""
+
+    share: Fraction = 0.5
+    """Probability that a sample has the student's own answer: GKD's lambda. 0 is offline, 1 on-policy distillation, for
+    samples that a live teacher may teach; others keep their given answers."""
+    temperature: NonNegative = 1.0
+    """Of sampling; 0 for greedy answers."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new: Annotated[int, Field(ge=1)] | None = None
+    """Maximum number of tokens of an own answer; null for what the student takes."""
+
+
 class Recipe(Part):
     """The whole file.
 
@@ -242,6 +256,7 @@ class Recipe(Part):
     optimizer: OptimizerPart
     increment: IncrementPart = IncrementPart()
     correction: CorrectionPart | None = None
+    on_policy: OnPolicyPart | None = None
     augment: AugmentPart | None = None
 
     @model_validator(mode="after")

@@ -81,7 +81,7 @@ def prepare_explanation(
     _require_domains(version, options)
     project = _as_of(project, version, reporter)
     index = _known_part(load_index(project, reporter), version, reporter)
-    recipe = lineage.recipe.model_copy(update={"correction": None})
+    recipe = lineage.recipe.model_copy(update={"correction": None, "on_policy": None})
     seeds = range(lineage.training.seed, lineage.training.seed + options.seeds)
     with ExitStack() as extraction:
         inventory = checked_inventory(

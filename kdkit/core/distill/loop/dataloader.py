@@ -21,6 +21,7 @@ from torch import Tensor
 from kdkit.core.contracts import CaptionView
 from kdkit.core.distill.loop.inputs import InputCache, InputRows
 from kdkit.core.distill.loop.random_views import PLAIN
+from kdkit.core.distill.on_policy.rows import OwnRows
 from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Floats, Indices
 
@@ -38,6 +39,7 @@ class DistillBatch:
         weights: teacher -> (B,) of the global batch.
         domain: (B,) of the global batch; ``captions`` likewise.
         seeds: (b,) int64, one for each sample of the shard, if the run alters its inputs.
+        own: (b,) bool, samples of the shard with an answer of the student's own; None in a run without them.
     """
 
     inputs: dict[str, Tensor]
@@ -46,6 +48,7 @@ class DistillBatch:
     domain: Tensor
     captions: CaptionView | None = None
     seeds: Tensor | None = None
+    own: Tensor | None = None
 
     def to(self, device: torch.device) -> dict[str, Any]:
         """Keyword arguments of the task's forward, on ``device``."""
@@ -67,6 +70,7 @@ class DistillBatch:
             domain=change(self.domain),
             captions=captions and CaptionView(change(captions.weight), change(captions.text)),
             seeds=self.seeds,
+            own=None if self.own is None else change(self.own),
         )
 
 
@@ -96,6 +100,8 @@ class DistillDataLoader:
         rank, world: this process and the number of processes that share each batch.
         pinned: put batches into page-locked memory, for a GPU.
         augmented: samples that no teacher covers get random views.
+        own_rows: samples that are to have the student's own answers; teachers have weight 0 there, until
+            :class:`~kdkit.core.distill.on_policy.loader.OnPolicyDataLoader` gives them the answers.
 
     Example:
         >>> from types import SimpleNamespace
@@ -136,12 +142,13 @@ class DistillDataLoader:
         world: int = 1,
         pinned: bool = False,
         augmented: bool = False,
+        own_rows: OwnRows | None = None,
     ) -> None:
         self._sampler, self._inputs, self._targets, self._domain = sampler, inputs, targets, domain
         self._captions, self._seeded = captions, seeded
         self._drawn = [teacher.name for teacher in targets if teacher.name != PREVIOUS] if one_teacher else []
         self._seed, self._local_teachers, self._rank, self._world = seed, local_teachers, rank, world
-        self._pinned, self._augmented = pinned, augmented
+        self._pinned, self._augmented, self._own_rows = pinned, augmented, own_rows
 
     def batches(self, start: int) -> Iterator[tuple[int, DistillBatch]]:
         """(step, batch) from ``start`` to the last step.
@@ -178,6 +185,14 @@ class DistillDataLoader:
         )
         return batch.pin_memory() if self._pinned else batch
 
+    def own(self, step: int) -> tuple[Indices, dict[str, Floats]]:
+        """This rank's shard of a step: (b,) rows of the index, and teacher -> (b,) weight for own answers, else 0."""
+        indices = self._sampler[step]
+        shard = self._shard(indices)
+        assert self._own_rows is not None
+        _, own = self._own_rows.split({teacher.name: teacher.weight[indices] for teacher in self._targets}, step)
+        return indices[shard], {name: weight[shard] for name, weight in self._drawn_teachers(own, step).items()}
+
     def _rows(self, step: int) -> InputRows:
         """What this rank needs of the student's inputs."""
         indices = self._sampler[step]
@@ -207,7 +222,13 @@ class DistillDataLoader:
         return teacher.load(indices[shard], weight[shard])
 
     def _weights(self, indices: Indices, step: int) -> dict[str, Floats]:
+        """Of the teachers for given answers."""
         weights = {teacher.name: teacher.weight[indices] for teacher in self._targets}
+        if self._own_rows is not None:
+            weights, _ = self._own_rows.split(weights, step)
+        return self._drawn_teachers(weights, step)
+
+    def _drawn_teachers(self, weights: dict[str, Floats], step: int) -> dict[str, Floats]:
         if not self._drawn:
             return weights
         able = np.stack([weights[name] > 0 for name in self._drawn])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +13,18 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.threads import usable_processors
-from kdkit.core.contracts import SPLITS
+from kdkit.core.contracts import SPLITS, Sample
+from kdkit.core.data.images import UnreadableImage
 from kdkit.core.distill.loop.distributed import TIMEOUT, get_rank, get_world_size
 from kdkit.core.distill.plan.types import Indices
 from kdkit.core.features.extract.encode import Encoder
-from kdkit.core.features.extract.prefetch import prefetch
+from kdkit.core.features.extract.prefetch import Prepare, prefetch
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from kdkit.core.data import SampleIndex
     from kdkit.core.teachers import OpenTeacher
 
@@ -65,6 +70,7 @@ class LiveTeacher:
             self._model.to("cpu")
         self._encode: Encoder | None = Encoder(opened.signals, opened.name, self.signals)
         self._cached: dict[bytes, Mapping[str, Array]] = {}
+        self._lock = RLock()  # the loader's thread requests rows, and the loop's own answers
         self._group: Any = None
 
     @property
@@ -87,16 +93,35 @@ class LiveTeacher:
             KdkitError: an unreadable image; a signal that its column would refuse.
         """
         key = rows.tobytes()
-        if key not in self._cached:
-            self.prefetch([rows])
-        return self._cached[key][signal]
+        with self._lock:
+            if key not in self._cached:
+                self.prefetch([rows])
+            return self._cached[key][signal]
 
     def prefetch(self, batches: Sequence[Indices]) -> None:
         """Compute several requests while the weights are on the device; drops all cached ones."""
-        self._cached = {}
-        with self._on_device():
+        with self._lock, self._on_device():
+            self._cached = {}
             for rows in batches:
                 self._cached[rows.tobytes()] = self._shared(rows)
+
+    def score(self, samples: Sequence[Sample]) -> list[Mapping[str, Array] | KdkitError]:
+        """The rows of samples that are not in the index, such as those with other answers; on this rank alone.
+
+        Returns:
+            Signal -> its row, per sample, or why the teacher cannot read its answer.
+
+        Raises:
+            KdkitError: an unreadable image; a signal that a column would refuse.
+        """
+        with self._lock, self._on_device():
+            encode, found = self._begin(), list[Mapping[str, Array] | KdkitError]()
+            for part, items in _prepared(samples, partial(_prepare_or_refuse, encode)):
+                usable = [number for number, item in enumerate(items) if not isinstance(item, KdkitError)]
+                rows = encode([items[n] for n in usable], [part[n].id for n in usable]) if usable else {}
+                made = {n: {name: x[place] for name, x in rows.items()} for place, n in enumerate(usable)}
+                found += [made.get(number, item) for number, item in enumerate(items)]
+            return found
 
     def close(self) -> None:
         """Release the model; no rows can be requested afterwards."""
@@ -110,19 +135,16 @@ class LiveTeacher:
         return {spec.name: np.concatenate([shard[spec.name] for shard in shards]) for spec in self.signals}
 
     def _compute(self, rows: Indices) -> dict[str, Array]:
-        encode = self._encode
-        assert encode is not None, "the teacher was closed"
-        encode.begin()
+        encode = self._begin()
         samples = [self._index.samples[row] for row in rows]
-        parts: list[dict[str, Array]] = []
-        work = [(sample, [encode.prepare]) for sample in samples]
-        with closing(prefetch(work, min(4, usable_processors()), ahead=2 * MICRO_BATCH)) as prepared:
-            for start in range(0, len(samples), MICRO_BATCH):
-                part = samples[start : start + MICRO_BATCH]
-                items = [_require_readable(next(prepared)) for _ in part]
-                parts.append(encode(items, [sample.id for sample in part]))
+        parts = [encode(items, [sample.id for sample in part]) for part, items in _prepared(samples, encode.prepare)]
         empty = {spec.name: np.zeros((0, *spec.shape), spec.dtype) for spec in self.signals}
         return {name: np.concatenate([none, *(part[name] for part in parts)]) for name, none in empty.items()}
+
+    def _begin(self) -> Encoder:
+        assert self._encode is not None, "the teacher was closed"
+        self._encode.begin()
+        return self._encode
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
@@ -149,3 +171,22 @@ def _require_readable(item: Any) -> Any:
     if isinstance(item, KdkitError):
         raise item
     return item[0]
+
+
+def _prepared(samples: Sequence[Sample], prepare: Prepare) -> Iterator[tuple[Sequence[Sample], list[Any]]]:
+    """Parts of ``MICRO_BATCH`` samples, with what ``prepare`` makes of each."""
+    work = [(sample, [prepare]) for sample in samples]
+    with closing(prefetch(work, min(4, usable_processors()), ahead=2 * MICRO_BATCH)) as prepared:
+        for start in range(0, len(samples), MICRO_BATCH):
+            part = samples[start : start + MICRO_BATCH]
+            yield part, [_require_readable(next(prepared)) for _ in part]
+
+
+def _prepare_or_refuse(encode: Encoder, image: Image, sample: Sample) -> Any:
+    """The teacher's input, or why it has none. A broken plugin is an error."""
+    try:
+        return encode.prepare(image, sample)
+    except KdkitError as error:
+        if isinstance(error, UnreadableImage) or error.code is ExitCode.PLUGIN:
+            raise
+        return error

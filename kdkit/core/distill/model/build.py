@@ -29,6 +29,7 @@ from kdkit.core.distill.model.projection import TeacherProjection, fit_heads, ma
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.model.target_norm import TargetNorm, fit_norms
 from kdkit.core.distill.model.task import DistillTask, Term
+from kdkit.core.distill.on_policy.loader import OnPolicyDataLoader, OwnAnswers, make_own_answers
 from kdkit.core.distill.plan.checks import (
     require_same_coordinates,
     require_same_stored_tokens,
@@ -63,6 +64,7 @@ class Build:
         targets: of all teachers.
         domain: (N,) domain of every sample.
         captions: of every sample.
+        own_answers: of the student, if the run has any.
     """
 
     task: DistillTask
@@ -70,8 +72,11 @@ class Build:
     targets: tuple[TeacherTargets, ...]
     domain: Indices
     captions: CaptionTargets
+    own_answers: OwnAnswers | None = None
 
-    def dataloader(self, plan: Plan, sampler: StepSampler, accelerator: Accelerator) -> DistillDataLoader:
+    def dataloader(
+        self, plan: Plan, sampler: StepSampler, accelerator: Accelerator
+    ) -> DistillDataLoader | OnPolicyDataLoader:
         """The batches of ``sampler`` for this rank.
 
         Raises:
@@ -83,7 +88,8 @@ class Build:
                 f"{accelerator.num_processes} processes cannot share a batch of {plan.batch_size} evenly",
                 fix="choose optimizer.batch_size in the recipe as a multiple of the number of processes",
             )
-        return DistillDataLoader(
+        own = self.own_answers
+        given = DistillDataLoader(
             sampler,
             self.inputs,
             self.targets,
@@ -97,7 +103,9 @@ class Build:
             world=accelerator.num_processes,
             pinned=accelerator.device.type == "cuda",
             augmented=plan.recipe.augment is not None,
+            own_rows=None if own is None else own.rows,
         )
+        return given if own is None else OnPolicyDataLoader(given, own, accelerator)
 
 
 def build(
@@ -170,13 +178,15 @@ def build(
         prefixes = {t.name: f"projections.{module_key(t.name)}.heads." for t in teachers}
         without_heads = [t for t in teachers if not any(key.startswith(prefixes[t.name]) for key in saved)]
         _fit_new_heads(task, inputs, without_heads, train, reporter)
-    return Build(task, inputs, tuple(targets), inventory.index.domain_index, inventory.caption_targets())
+    own = make_own_answers(plan, inventory, student, catalogue, reporter)
+    return Build(task, inputs, tuple(targets), inventory.index.domain_index, inventory.caption_targets(), own)
 
 
 def _terms(plan: Plan, catalogue: Catalogue, projections: Collection[str]) -> list[Term]:
     def term(name: str, weight: float, options: Mapping[str, Any], *, previous: bool = False) -> Term:
         spec = catalogue.spec(LossSpec, name)
-        return Term(name, weight, catalogue.make("loss", name, **options), previous, spec.per_sample)
+        made = catalogue.make("loss", name, **options)
+        return Term(name, weight, made, previous, spec.per_sample, supervised=not spec.signals)
 
     terms = [term(part.name, part.weight, part.options) for part in plan.recipe.losses]
     if PREVIOUS in projections:

@@ -9,7 +9,7 @@ single process.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -30,6 +30,7 @@ from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
 from kdkit.core.distill.model.micro_batches import MicroBatches
 from kdkit.core.distill.model.projection import TeacherProjection, module_key
+from kdkit.core.distill.on_policy.losses import own_figures, without_own
 from kdkit.core.distill.plan.types import PREVIOUS
 from kdkit.core.plugin_system.failures import plugin_errors
 
@@ -53,6 +54,7 @@ class Term:
     Attributes:
         previous: it compares with the previous version instead of the teachers.
         per_sample: the loss is a sum over samples, so each rank can compute its shard alone.
+        supervised: it learns from the samples' own texts, so it does not read answers of the student.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Term:
     loss: nn.Module
     previous: bool = False
     per_sample: bool = False
+    supervised: bool = False
 
     @property
     def sharded(self) -> bool:
@@ -138,6 +141,7 @@ class DistillTask(nn.Module):
         domain: Tensor,
         captions: CaptionView | None = None,
         seeds: Tensor | None = None,
+        own: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute one step's losses.
 
@@ -148,6 +152,7 @@ class DistillTask(nn.Module):
             weights: teacher -> (B,) of the global batch.
             domain: (B,) of the global batch; ``captions`` likewise.
             seeds: (b,) of this rank's shard, if inputs are to be :attr:`altered`.
+            own: (b,) bool, answers of this rank's shard that are the student's own; None for none.
         """
         outputs = self.micro_batches.forward(self.student, inputs)
         # Losses are computed in float32 for every precision of the student's forward.
@@ -156,8 +161,11 @@ class DistillTask(nn.Module):
             values: list[Tensor] = []
             log: dict[str, Tensor] = {}
             for term in self.terms:
+                loss_input = loss_inputs[term.sharded, term.previous]
+                if own is not None and term.supervised:
+                    loss_input = replace(loss_input, student=Outputs(without_own(loss_input.student, own)))
                 with plugin_errors(f"loss '{term.name}' failed", term.loss):
-                    value = cast(Loss, term.loss)(loss_inputs[term.sharded, term.previous])
+                    value = cast(Loss, term.loss)(loss_input)
                 _require_scalar(term, value)
                 value = scale_for_ddp(value) if term.sharded else value
                 values.append(term.weight * value)
@@ -167,6 +175,9 @@ class DistillTask(nn.Module):
                 distance = self._distance()
                 total = total + self.pull * distance
                 log["pull"] = distance.detach()
+        if own is not None:
+            local = local_shard if get_world_size() > 1 else identity
+            log |= own_figures(outputs, own, {name: local(weight) for name, weight in weights.items()})
         if self.altered is not None and seeds is not None:
             kept = self.altered.loss(self.student, inputs, seeds, self.micro_batches.slices(self.student, inputs))
             total = total + self.altered.weight * kept

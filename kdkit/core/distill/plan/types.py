@@ -122,6 +122,23 @@ class CorrectionSchedule:
 
 
 @dataclass(frozen=True)
+class OnPolicyPlan:
+    """The own answers of a run with ``on_policy``.
+
+    Attributes:
+        scorers: live teachers that give their distributions along own answers -> how many, about.
+        given_only: other teachers of the run, which teach along given answers alone -> why.
+        answers: own answers, about: the share of the drawn samples that a scorer may teach.
+        drawn: samples that batches draw in all.
+    """
+
+    scorers: Mapping[str, int]
+    given_only: Mapping[str, str]
+    answers: int
+    drawn: int
+
+
+@dataclass(frozen=True)
 class PlannedTeacher:
     """One teacher's part in a run.
 
@@ -161,6 +178,7 @@ class Plan:
         skipped_samples: training samples that no teacher covers and whose own text, if any, does not count.
         digest: of everything that decides the result; an interrupted run continues only under the same one.
         correction: rounds of correction; None without them.
+        on_policy: own answers; None without them.
         finished: the version that this plan has made already, if any.
         idle_losses: losses of the recipe that a batch of this size cannot teach.
         augmented: training samples that get random views, because no teacher covers them.
@@ -184,6 +202,7 @@ class Plan:
     settings: TrainSettings
     digest: str
     correction: CorrectionSchedule | None = None
+    on_policy: OnPolicyPlan | None = None
     domains_not_judged: tuple[str, ...] = ()
     idle_losses: tuple[str, ...] = ()
     augmented: int = 0
@@ -232,4 +251,5 @@ class Plan:
             "augmented_samples": self.augmented,
             "domains_not_judged": list(self.domains_not_judged),
             "correction": None if self.correction is None else self.correction.to_json(),
+            "on_policy": None if self.on_policy is None else asdict(self.on_policy),
         }

@@ -16,9 +16,8 @@ from kdkit.core.contracts import Reporter
 from kdkit.core.data import SampleIndex
 from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.loop.checkpoint import Checkpoints
-from kdkit.core.distill.loop.dataloader import DistillDataLoader
 from kdkit.core.distill.loop.sampler import BatchSampler
-from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.loop.train import Batches, train
 from kdkit.core.distill.model.build import Build
 from kdkit.core.distill.plan.types import Plan, SamplePool
 from kdkit.core.evaluation.sampling import sample_groups
@@ -84,7 +83,7 @@ class Rehearsal:
         )
         return steps
 
-    def dataloader(self, domains: Sequence[str], steps: int, seed: int) -> DistillDataLoader | None:
+    def dataloader(self, domains: Sequence[str], steps: int, seed: int) -> Batches | None:
         """The batches, with the run's latest corrections; None if no training sample of ``domains`` is here."""
         made, pools = self.made, rehearsal_pools(self.plan, self.index, domains)
         if not pools:

@@ -147,7 +147,7 @@ def loss_curves(lineage: Lineage) -> Markup:
 def _curve(log: Sequence[Mapping[str, Any]], name: str, *, wide: bool) -> Markup:
     x = [float(point["step"]) for point in log if name in point]
     y = [float(point[name]) for point in log if name in point]
-    title = "total loss" if name == "loss" else f"loss term {name}"
+    title = "total loss" if name == "loss" else name if name.startswith("own/") else f"loss term {name}"
     label = f"{title}: {y[0]:.3g} at step {x[0]:.0f}, {y[-1]:.3g} at step {x[-1]:.0f}, {len(x)} points"
     chart = line_chart(
         [Line(x, y, "strong" if wide else "term", title)],

@@ -41,7 +41,7 @@ def answer_journal(file: Path, decoding: Decoding) -> Journal:
 
 def decoding_settings(decoding: Decoding) -> dict[str, Any]:
     """The fields that determine the answers, for records."""
-    return {name: value for name, value in asdict(decoding).items() if name not in ("scored", "batch_size")}
+    return {name: value for name, value in asdict(decoding).items() if name not in ("scored", "batch_size", "seeds")}
 
 
 def append_answers(

@@ -192,6 +192,9 @@ def _taught_how(facts: CardFacts) -> Iterator[tuple[str, str]]:
         return
     if facts.words.compared == "features":
         yield "space", "the teachers' own, through heads" if recipe.space == "heads" else "shared, through aligners"
+    if own := facts.record.lineage.on_policy:
+        names = ", ".join(own.teachers)
+        yield "own answers", f"about {own.answers:,} of {own.drawn:,} drawn samples, scored by {names} while it trained"
     options = ", ".join(f"{name} {value}" for name, value in recipe.trust.options.items())
     measured = recipe.trust.measured and f", {recipe.trust.measured}"
     yield "trust", (f"{recipe.trust.policy} ({options})" if options else recipe.trust.policy) + measured

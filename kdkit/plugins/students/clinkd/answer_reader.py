@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import BOX_FAMILY, Sample
+from kdkit.core.contracts import BOX_FAMILY, OWN_TOKENS, OwnTokens, Sample
 from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.students.clinkd.chat import check_text
 from kdkit.plugins.students.clinkd.families.spec import FamilySpec
@@ -30,7 +31,8 @@ class AnswerReader:
 
     def check_answer(self, sample: Sample) -> None:
         """Check an answer without its image, unless its boxes become pixels. Raises: KdkitError."""
-        if not (self.boxes.pixels and sample.extra.get(BOX_FAMILY)):
+        own = isinstance(sample.extra.get(OWN_TOKENS), OwnTokens)
+        if own or not (self.boxes.pixels and sample.extra.get(BOX_FAMILY)):
             self.read_answer(sample, ())
 
     def answer_tokens(self, sample: Sample) -> list[int] | None:
@@ -43,18 +45,35 @@ class AnswerReader:
             return None
         return ids
 
-    def read_answer(self, sample: Sample, sizes: tuple[tuple[int, int], ...]) -> Tensor:
+    def read_answer(self, sample: Sample, sizes: tuple[tuple[int, int], ...], prompt: int = 0) -> Tensor:
         """(A,) tokens with the end token.
+
+        :class:`OwnTokens` of this tokenizer are taken as they are, up to the first end token and as far as they fit. A
+        token that has no place in an answer becomes the end token: what is learned at a place depends on the tokens
+        before it alone.
 
         Args:
             sizes: (width, height) of the images as the model sees them.
+            prompt: tokens of the prompt.
         """
+        own = sample.extra.get(OWN_TOKENS)
+        if isinstance(own, OwnTokens) and own.tokenizer == self.tokens.digest():
+            room = min(self.settings.max_answer, self.settings.max_tokens - prompt)
+            return torch.tensor(self._up_to_end(own.ids)[:room])
         text, most = self.boxes.answer(sample, sizes), self.settings.max_answer
         check_text(sample, text, self.tokens.marks.structure)
         answer = torch.tensor([*self.tokens.encode(text), self.tokens.id(self.tokens.marks.end)])
         if len(answer) > most:
             raise refused(sample, f"the answer has {len(answer)} tokens, the model takes {most}", "max_answer")
         return answer
+
+    def _up_to_end(self, ids: Sequence[int]) -> list[int]:
+        end, kept = self.tokens.id(self.tokens.marks.end), list[int]()
+        for token in ids:
+            kept.append(end if token in self.tokens.unwritable or token == self.image_token else token)
+            if kept[-1] in self.tokens.ends:
+                break
+        return kept or [end]
 
     def check_length(self, sample: Sample, ids: Tensor, length: int) -> None:
         """Refuse a sample of more than ``max_tokens``; ``ids`` are those of its prompt."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -44,14 +45,20 @@ def generate(network: Any, preparation: Reads, prompts: Sequence[Any], decoding:
         for start in range(0, len(order), decoding.batch_size):
             numbers = order[start : start + decoding.batch_size]
             batch = preparation.batch(network, [prompts[number] for number in numbers])
-            found |= zip(numbers, _answers(network, preparation.tokens, batch, decoding), strict=True)
+            part = replace(decoding, seeds=tuple(decoding.seeds[number] for number in numbers if decoding.seeds))
+            found |= zip(numbers, _answers(network, preparation.tokens, batch, part), strict=True)
     return [found[number] for number in range(len(prompts))]
 
 
 def _answers(network: Any, tokens: Tokens, batch: Batch, decoding: Decoding) -> list[list[Answer]]:
     count, pad, given = decoding.answers, tokens.id(tokens.marks.pad), batch.arguments()
-    made_ids: Tensor = network.generate(**given, generation_config=_generation_config(decoding, tokens.ends, pad))
-    ids = made_ids[:, given["input_ids"].shape[1] :] if "input_ids" in given else made_ids
+    before = given["input_ids"].shape[1] if "input_ids" in given else 0
+    made_ids: Tensor = network.generate(
+        **given,
+        generation_config=_generation_config(decoding, tokens.ends, pad),
+        logits_processor=_seeded(decoding, before),
+    )
+    ids = made_ids[:, before:]
     cut: list[list[int]] = []
     for row in ids.tolist():
         stop = next((place + 1 for place, token in enumerate(row) if token in tokens.ends), len(row))
@@ -63,14 +70,25 @@ def _answers(network: Any, tokens: Tokens, batch: Batch, decoding: Decoding) -> 
     return [made[start : start + count] for start in range(0, len(made), count)]
 
 
+def _seeded(decoding: Decoding, before: int) -> list[Any] | None:
+    """What draws the tokens if each row has a seed; ``before``: tokens of the prompt among the ids."""
+    if not decoding.seeds:
+        return None
+    from kdkit.plugins.students.clinkd.sampling import SeededSampling
+
+    limits = {"temperature": decoding.temperature, "top_p": decoding.top_p}
+    return [SeededSampling(decoding.seeds, most=decoding.max_new, before=before, **limits)]
+
+
 def _generation_config(decoding: Decoding, ends: Sequence[int], pad: int) -> Any:
     """Sets all fields, since the folder's own config (Qwen's) samples and penalizes repetition."""
     from transformers import GenerationConfig
 
-    drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if decoding.samples else {}
+    samples = decoding.samples > 0 and not decoding.seeds
+    drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0} if samples else {}
     return GenerationConfig(
         max_new_tokens=decoding.max_new,
-        do_sample=decoding.samples > 0,
+        do_sample=samples,
         num_beams=decoding.beams,
         num_return_sequences=decoding.answers,
         repetition_penalty=1.0,

@@ -91,7 +91,7 @@ class Preparation(AnswerReader):
             KdkitError: naming the sample.
         """
         settings, prompt = self.settings, self.prompt(image, sample)
-        answer = self.read_answer(sample, prompt.sizes)
+        answer = self.read_answer(sample, prompt.sizes, len(prompt.ids))
         start, length = len(prompt.ids), len(prompt.ids) + len(answer)
         self.check_length(sample, prompt.ids, length)
         after = prompt.positions[:, -1:] + torch.arange(1, len(answer)).to(prompt.positions.dtype)

@@ -120,5 +120,15 @@ class Tokens:
 
     def digest(self) -> str:
         """``sha256:...``, the same for the same ``tokenizer.json``."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         content = self.files["tokenizer.json"] if self._content is None else self._content.encode()
         return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+    @cached_property
+    def unwritable(self) -> frozenset[int]:
+        """Ids that make the shape of a sequence and end no answer."""
+        ids = (self._tokenizer.token_to_id(token) for token in self.marks.structure)
+        return frozenset(number for number in ids if number is not None) - {*self.ends}

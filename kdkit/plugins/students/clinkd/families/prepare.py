@@ -90,7 +90,7 @@ class ProcessorPreparation(AnswerReader):
             KdkitError: naming the sample.
         """
         settings, prompt = self.settings, self.prompt(image, sample)
-        answer = self.read_answer(sample, prompt.sizes)
+        answer = self.read_answer(sample, prompt.sizes, len(prompt.ids))
         start, length = len(prompt.ids), len(prompt.ids) + len(answer)
         self.check_length(sample, prompt.ids, length)
         pad = self.tokens.id(self.tokens.marks.pad)
