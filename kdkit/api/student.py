@@ -87,7 +87,9 @@ class DistillPlan(Result):
         """How often batches draw each domain."""
         rows = [(name, use.samples, use.drawn, f"{use.passes:.1f}") for name, use in self._domains.items()]
         limit = self.plan.recipe.sampling.max_per_group
-        times = "times each" if limit is None else f"passes, {limit} of a group in each"
+        limits = [f"{limit} of a group"] if limit is not None else []
+        limits += ["1 caption of an image"] if any(pool.image is not None for pool in self.plan.pools) else []
+        times = f"passes, {' and '.join(limits)} in each" if limits else "times each"
         return Table(("domain", "samples", "drawn", times), rows, "lrrr")
 
     def _teachers(self) -> Section:

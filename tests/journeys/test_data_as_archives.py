@@ -1,4 +1,4 @@
-"""One run on the same images in several forms: files in folders, tables, tar shards, Arrow, decoded inputs."""
+"""One run on the same images in several forms: folders, tables, tar shards, Arrow, decoded inputs; several captions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from kdkit.core.contracts import IMAGE, TEXT, Silent
 from kdkit.core.data import load_index
 from kdkit.core.distill.run import Options, distill
 from kdkit.core.features.store.shard import Shard
+from kdkit.core.features.store.store import FeatureStore
 from tests.plugins.sources.archives import members_of, save_to_disk, write_parquet, write_tar
 from tests.toy_project import TEMPLATE, make_project, open_project
 
@@ -108,3 +111,66 @@ def test_the_student_is_bit_identical(trained: dict[str, Path]) -> None:
     }
     assert students["folder"]
     assert all(student == students["folder"] for student in students.values())
+
+
+# ------------------------------------------------------------------------------ several captions
+
+
+class Stopped(Silent):
+    """A reporter that stops a run after so many steps."""
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002
+        if label == "distill" and done == 7:
+            raise RuntimeError("killed")
+
+
+@pytest.fixture(scope="module")
+def captioned(trained: dict[str, Path]) -> Path:
+    """The project before it was trained, with several captions of each image."""
+    first = trained["folder"].parent / "first"
+    root = Path(shutil.copytree(first, first.parent / "captioned"))
+    path = root / "images" / "samples.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows):
+        text = row.pop("text")
+        row["captions"] = [text, f"{text} Seen again.", *["A third one."] * (number % 2)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for name, old, new in (
+        ("registry.yaml", "jsonl, path", "pmc-jsonl, path"),
+        ("toy.yaml", "steps: 40", "steps: 12"),
+    ):
+        text = (root / name).read_text(encoding="utf-8")
+        (root / name).write_text(text.replace(old, new), encoding="utf-8")
+    return root
+
+
+def test_a_resumed_run_is_bit_identical(captioned: Path, tmp_path: Path) -> None:
+    whole = Path(shutil.copytree(captioned, tmp_path / "whole"))
+    assert distill(open_project(whole), Options(cpu=True)) is not None
+    with pytest.raises(RuntimeError, match="killed"):
+        distill(open_project(captioned), Options(cpu=True, checkpoint_seconds=0.0), reporter=Stopped())
+    assert list((captioned / ".kdkit" / "runs").glob("*/step-*"))
+    assert distill(open_project(captioned), Options(cpu=True)) is not None
+    students = [
+        {path.name: path.read_bytes() for path in sorted((one / "versions/v1/student").iterdir())}
+        for one in (captioned, whole)
+    ]
+    assert students[0] == students[1]
+
+
+def test_features_are_kept_per_caption(captioned: Path) -> None:
+    project = open_project(captioned)
+    index = load_index(project)
+    assert index.caption_groups is not None
+    train = index.select("train")
+    assert len(train) == 18 * 2 + 9  # two captions or three
+    assert len(np.unique(index.caption_groups[train])) == 18
+    assert len(index.select("test")) == 18
+    column = FeatureStore(project.features).column("radio")
+    places = column.locate(index)
+    assert (places >= 0).all()
+    images, texts = (column.gather(signal, places) for signal in (IMAGE, TEXT))
+    for group in np.unique(index.caption_groups[train]):
+        rows = train[index.caption_groups[train] == group]
+        assert np.allclose(images[rows], images[rows[0]], atol=1e-3)
+        assert len(np.unique(texts[rows], axis=0)) == len({index.texts[row] for row in rows.tolist()})

@@ -117,6 +117,23 @@ class CocoCaptions(kit.SourceContract):
         return path
 
 
+class PmcJsonl(kit.SourceContract):
+    name = "pmc-jsonl"
+    options: ClassVar[Mapping[str, Any]] = {"constants": {"domain": "ct", "split": "train"}}
+
+    def location(self) -> Path:
+        (self.scratch() / "0.png").write_bytes(PNGS["0.png"])
+        return self.write({"image": "0.png", "captions": ["a scan", "the same scan"]})
+
+    def write(self, record: Mapping[str, Any]) -> Path:
+        path = self.scratch() / f"{len(record)}.jsonl"
+        path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        return path
+
+    def damaged(self) -> Path:
+        return self.write({"image": "0.png"})
+
+
 class Dicom(kit.SourceContract):
     name = "dicom"
     options: ClassVar[Mapping[str, Any]] = {"split": "train"}
@@ -172,6 +189,6 @@ class SlideReader(kit.ImageReaderContract):
 
 
 EXAMPLES: tuple[type[kit.Contract], ...] = (
-    WebDataset, Parquet, HfDataset, MedMnist, CocoCaptions, Dicom, WholeSlides,
+    WebDataset, Parquet, HfDataset, MedMnist, CocoCaptions, PmcJsonl, Dicom, WholeSlides,
     TarReader, ParquetReader, ArrowReader, ArrayReader, DicomReader, SlideReader,
 )  # fmt: skip

@@ -77,6 +77,7 @@ from kdkit.core.contracts.protocols import (
 from kdkit.core.contracts.published import PinnedBase, Published
 from kdkit.core.contracts.samples import (
     FINDINGS,
+    IMAGE_CAPTIONS,
     METADATA,
     QUESTION,
     SPLITS,
@@ -117,6 +118,7 @@ __all__ = [
     "CAPTIONS",
     "FINDINGS",
     "IMAGE",
+    "IMAGE_CAPTIONS",
     "IMAGE_MARK",
     "IMPORTED",
     "LOGPROBS",

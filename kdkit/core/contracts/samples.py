@@ -27,6 +27,11 @@ FINDINGS = "findings"
 part of a sample's digest."""
 
 
+IMAGE_CAPTIONS = "image_captions"
+"""Key of ``Sample.extra`` in training samples that are one image with different captions: how many captions it has.
+A pass over the data takes one of them, at random. It is no part of a sample's digest."""
+
+
 QUESTION = "question"
 """Key of the metadata with a question about the image, which the text encoders of teachers and student read."""
 

@@ -50,7 +50,7 @@ class Images:
         others = samples.column("others")
         self.counts: Rows = pc.fill_null(pc.list_value_length(others), 0).to_numpy().astype(np.int64)
         flat = pc.list_flatten(others)
-        keys = pa.chunked_array([*_first_keys(samples).chunks, *flat.chunks], pa.string()).cast(pa.large_string())
+        keys = pa.chunked_array([*samples.image_keys.chunks, *flat.chunks], pa.string()).cast(pa.large_string())
         codes, self.keys = _encoded(keys)
         self.first, self.others = codes[: len(samples)], codes[len(samples) :]
 
@@ -286,12 +286,3 @@ def _encoded(texts: pa.ChunkedArray) -> tuple[Rows, pa.Array]:
     codes = [chunk.indices.to_numpy() for chunk in chunks]
     different = chunks[-1].dictionary if chunks else pa.array([], texts.type)
     return np.concatenate([np.zeros(0, np.int64), *codes]).astype(np.int64), different
-
-
-def _first_keys(samples: SampleTable) -> pa.ChunkedArray:
-    """The keys of the first images."""
-    file, reader, at = (samples.column(name) for name in ("file", "reader", "at"))
-    if reader.null_count == len(reader):
-        return file
-    located = pc.binary_join_element_wise(file, reader.cast(pa.string()), at, "\0")
-    return pc.coalesce(located, file)

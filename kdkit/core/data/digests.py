@@ -20,7 +20,16 @@ from kdkit.core.base.atomic import new_file
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.base.threads import usable_processors
-from kdkit.core.contracts import FINDINGS, METADATA, ImageLocation, ImageOptions, ImageRef, Reporter, Silent
+from kdkit.core.contracts import (
+    FINDINGS,
+    IMAGE_CAPTIONS,
+    METADATA,
+    ImageLocation,
+    ImageOptions,
+    ImageRef,
+    Reporter,
+    Silent,
+)
 from kdkit.core.data.arrow_files import read_table, write_table
 from kdkit.core.data.locations import file_of, key_of, read_content
 
@@ -60,19 +69,22 @@ def file_digest(path: ImageRef) -> int | str:
     return int.from_bytes(state.digest(), "big")
 
 
+_UNREAD = (METADATA, FINDINGS, IMAGE_CAPTIONS)
+
+
 def content_digest(
     text: str, extra: Mapping[str, Any], options: ImageOptions, file: int, others: Sequence[int] = ()
 ) -> int:
     """64 bits that change when an image file, its text, ``extra`` (the question) or how it is decoded changes.
 
-    What no model reads (``METADATA`` and ``FINDINGS`` of ``extra``) does not count.
+    What no model reads (``METADATA``, ``FINDINGS`` and ``IMAGE_CAPTIONS`` of ``extra``) does not count.
 
     Args:
         text, extra, options: of the sample.
         file: digest of the first image file.
         others: digests of the sample's other images.
     """
-    extra = {key: value for key, value in extra.items() if key not in (METADATA, FINDINGS)}
+    extra = {key: value for key, value in extra.items() if key not in _UNREAD}
     if options.frame is not None:
         extra["frame"] = options.frame
     if options.jpeg_min_side is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.base.journal import SampleKey
-from kdkit.core.contracts import FINDINGS, QUESTION, SPLITS, Sample, Split, question_of
+from kdkit.core.contracts import FINDINGS, IMAGE_CAPTIONS, QUESTION, SPLITS, Sample, Split, question_of
 from kdkit.core.data.collect import to_table
 from kdkit.core.data.table import SampleTable
 from kdkit.core.data.teacher_labels import GAVE
@@ -119,6 +119,17 @@ class SampleIndex:
         found = pa.chunked_array(keys, pa.large_string()).dictionary_encode().unify_dictionaries()
         codes = [chunk.indices.to_numpy() for chunk in found.chunks]
         return np.concatenate([np.zeros(0, np.int32), *codes]).astype(np.int64)
+
+    @cached_property
+    def caption_groups(self) -> NDArray[np.int64] | None:
+        """(N,) equal numbers for the captions of one image, of which a pass takes one; None if no image has several."""
+        rows = self.samples.naming(IMAGE_CAPTIONS)
+        if not len(rows):
+            return None
+        keys = self.samples.image_keys.take(pa.array(rows)).combine_chunks().dictionary_encode()
+        found = np.arange(len(self), dtype=np.int64)
+        found[rows] = len(self) + keys.indices.to_numpy().astype(np.int64)
+        return found
 
     @property
     def has_text(self) -> NDArray[np.bool_]:

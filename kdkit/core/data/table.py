@@ -115,6 +115,14 @@ class SampleTable(Sequence[Sample]):
         """(N,) samples with a text that is not empty."""
         return mask(pc.greater(pc.binary_length(self._columns["text"]), 0))
 
+    @property
+    def image_keys(self) -> pa.ChunkedArray:
+        """A text for each sample that tells its first image from all others."""
+        file, reader, at = (self._columns[name] for name in ("file", "reader", "at"))
+        if reader.null_count == len(reader):
+            return file
+        return pc.coalesce(pc.binary_join_element_wise(file, reader.cast(pa.string()), at, "\0"), file)
+
     def naming(self, key: str) -> NDArray[np.int64]:
         """Ascending rows of the samples with this text anywhere in ``extra``."""
         return np.flatnonzero(mask(pc.match_substring(self._columns["extra"], json.dumps(key)))).astype(np.int64)

@@ -13,6 +13,7 @@ SOURCES = (
     ("hf-dataset", "hf_dataset:HfDataset", "data sets of Hugging Face: save_to_disk, caches, Parquet of the Hub"),
     ("webdataset", "webdataset:WebDataset", "WebDataset shards: tar files with images, texts and fields"),
     ("medmnist", "medmnist:read_medmnist", "MedMNIST's .npz files: arrays of images with labels"),
+    ("pmc-jsonl", "pmc_jsonl:PmcJsonl", "figures of PMC-OA, MedICaT and ROCO, with one caption or several"),
     ("coco-captions", "coco:CocoCaptions", "captions in COCO's form: images and annotations in one JSON file"),
     ("dicom", "dicom:DicomFolder", "DICOM files: windows, frames, domains by modality, no names of patients"),
     ("wsi", "wsi:WholeSlides", "whole-slide images: tiles with tissue, or those of TRIDENT and CLAM"),
@@ -30,14 +31,14 @@ SOURCES = (
 RECOGNIZERS = {
     **dict.fromkeys(("csv", "jsonl", "parquet"), "tables"),
     "hf-dataset": "hf_dataset",
-    "coco-captions": "captions",
+    **dict.fromkeys(("coco-captions", "pmc-jsonl"), "captions"),
     **dict.fromkeys(("folder", "webdataset", "medmnist", "dicom"), "folders"),
     "wsi": "slides",
 }
 """Source -> the module of :mod:`kdkit.plugins.sources.recognize` that recognizes its data."""
 INPUTS = {
     **dict.fromkeys(("csv", "jsonl", "coco-captions", "med-grit", "vqa-rad", "llava-med-qa"), "the_file"),
-    **dict.fromkeys(("parquet", "hf-dataset", "webdataset", "medmnist"), "all_files"),
+    **dict.fromkeys(("parquet", "hf-dataset", "pmc-jsonl", "webdataset", "medmnist"), "all_files"),
     "dicom": "dicom_files",
     "wsi": "wsi_files",
     "folder": "all_folders",

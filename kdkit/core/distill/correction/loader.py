@@ -213,11 +213,13 @@ def _with_corrected(pool: SamplePool, source: Indices, corrected: Indices) -> Sa
     place = np.searchsorted(source, pool.indices)
     found = source[np.minimum(place, len(source) - 1)] == pool.indices
     more: Indices = corrected[place[found]]
+    image = None if pool.image is None else np.append(pool.image, pool.image.max() + 1 + np.arange(len(more)))
     return replace(
         pool,
         indices=np.concatenate([pool.indices, more]),
         domain=np.concatenate([pool.domain, pool.domain[found]]),
         group=None if pool.group is None else np.concatenate([pool.group, pool.group[found]]),
+        image=image,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdkit.core.distill.plan.types import Indices, Plan, SamplePool
+from kdkit.core.distill.plan.types import Indices, Plan, SamplePool, first_of_each
 
 
 class BatchSampler:
@@ -59,7 +59,7 @@ class DomainUse:
         samples: its training samples.
         drawn: samples that batches draw from it, repetitions included.
         passes: how often a sample is seen: ``drawn`` by the samples of one pass, of which each group has at most
-            ``max_per_group``.
+            ``max_per_group``, and each image one caption.
     """
 
     samples: int
@@ -100,8 +100,8 @@ class _PoolStream:
         domains = np.unique(pool.domain)
         self._domains: list[int] = domains.tolist()
         self._members = [pool.indices[pool.domain == domain] for domain in domains]
-        self._groups = None if pool.group is None else [pool.group[pool.domain == domain] for domain in domains]
-        self._limit, sizes = pool.max_per_group, pool.pass_sizes()
+        self._limits = [[(of[pool.domain == domain], most) for of, most in pool.limits] for domain in domains]
+        sizes = pool.pass_sizes()
         self._lengths = [sizes[domain] for domain in self._domains]
         counts = self._draw_counts(pool, size, steps)
         self._ends = np.cumsum(counts, axis=0)
@@ -148,13 +148,8 @@ class _PoolStream:
         return self._permutations[key]
 
     def _order(self, domain: int, rng: np.random.Generator) -> Indices:
-        """Places of one pass in random order; of each group the first ones, as many as it may have."""
+        """Places of one pass in random order: one caption of each image, and no more of a group than it may have."""
         order: Indices = rng.permutation(len(self._members[domain]))
-        if self._groups is None or self._limit is None:
-            return order
-        groups = self._groups[domain][order]
-        by_group = np.argsort(groups, kind="stable")
-        _, starts, counts = np.unique(groups[by_group], return_index=True, return_counts=True)
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[by_group] = np.arange(len(order)) - np.repeat(starts, counts)
-        return order[rank < self._limit]
+        for numbers, most in self._limits[domain]:
+            order = first_of_each(order, np.zeros_like(numbers), numbers, most)
+        return order

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.data.index import SampleIndex
 from kdkit.core.distill.plan.better_teachers import better_teachers
 from kdkit.core.distill.plan.inventory import WITHOUT_TEACHERS, TeachingInventory
 from kdkit.core.distill.plan.types import Indices, Mask, Plan, PlannedTeacher, SamplePool, TrainSettings
@@ -203,12 +204,19 @@ def _length(recipe: Recipe, fresh: float) -> float:
 
 def _all_samples(recipe: Recipe, inventory: TeachingInventory, train: Indices) -> SamplePool:
     """The pool of a run from scratch."""
-    sampling, group = recipe.sampling, None
-    if sampling.max_per_group is not None:
-        group = sample_groups([inventory.index.samples[row] for row in train])
+    sampling, (group, image) = recipe.sampling, grouped(inventory.index, train, recipe.sampling.max_per_group)
     domain = inventory.index.domain_index[train]
     power, mixed = sampling.domain_power, sampling.domains_per_batch
-    return SamplePool(train, domain, 1.0, power, mixed, group, sampling.max_per_group)
+    return SamplePool(train, domain, 1.0, power, mixed, group, sampling.max_per_group, image)
+
+
+def grouped(index: SampleIndex, rows: Indices, max_per_group: int | None) -> tuple[Indices | None, Indices | None]:
+    """``group`` and ``image`` of a :class:`SamplePool` of these rows."""
+    group = None if max_per_group is None else sample_groups([index.samples[row] for row in rows])
+    image = None if index.caption_groups is None else index.caption_groups[rows]
+    if group is not None and image is not None:  # captions of two groups are two images
+        image = np.unique(np.stack([image, group]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return group, image
 
 
 def _pools(recipe: Recipe, everything: SamplePool, fresh: Mask | None, length: float) -> tuple[SamplePool, ...]:
@@ -292,6 +300,7 @@ def _digest(plan: Plan, inventory: TeachingInventory, parent: Version | None, st
     for pool in plan.pools:
         digest.update(inventory.index.digests[pool.indices].tobytes())
         digest.update(pool.domain.tobytes())
-        if pool.group is not None:
-            digest.update(pool.group.tobytes())
+        for numbers in (pool.group, pool.image):
+            if numbers is not None:
+                digest.update(numbers.tobytes())
     return digest.hexdigest()

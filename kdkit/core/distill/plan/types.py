@@ -32,6 +32,8 @@ class SamplePool:
         group: equal numbers for samples of one group (patient), same length; None if ``max_per_group`` is None.
         max_per_group: samples of a group, at most, in one pass over its domain; others follow in later passes. A
             domain's size counts no more of them.
+        image: equal numbers for the captions of one image, same length: a pass takes one of them, at random. None if
+            no image has several captions.
     """
 
     indices: Indices
@@ -41,21 +43,45 @@ class SamplePool:
     domains_per_batch: int | None = None
     group: Indices | None = None
     max_per_group: int | None = None
+    image: Indices | None = None
+
+    @property
+    def limits(self) -> list[tuple[Indices, int]]:
+        """(numbers, how many samples of one number a pass takes) pairs, in the order in which they apply."""
+        found = [] if self.image is None else [(self.image, 1)]
+        if self.group is not None and self.max_per_group is not None:
+            found.append((self.group, self.max_per_group))
+        return found
 
     def part(self, chosen: Mask, share: float) -> SamplePool:
         """A pool of the ``chosen`` samples alone."""
-        group = None if self.group is None else self.group[chosen]
-        return replace(self, indices=self.indices[chosen], domain=self.domain[chosen], group=group, share=share)
+        group, image = (None if one is None else one[chosen] for one in (self.group, self.image))
+        indices, domain = self.indices[chosen], self.domain[chosen]
+        return replace(self, indices=indices, domain=domain, group=group, image=image, share=share)
 
     def pass_sizes(self) -> dict[int, int]:
         """Domain -> samples of one pass over it."""
-        if self.group is None or self.max_per_group is None:
-            domains, counts = np.unique(self.domain, return_counts=True)
-        else:
-            pairs, sizes = np.unique(np.stack([self.domain, self.group]), axis=1, return_counts=True)
-            domains, places = np.unique(pairs[0], return_inverse=True)
-            counts = np.bincount(places, np.minimum(sizes, self.max_per_group)).astype(np.int64)
+        kept = np.arange(len(self.domain))
+        for numbers, limit in self.limits:
+            kept = first_of_each(kept, self.domain, numbers, limit)
+        domains, counts = np.unique(self.domain[kept], return_counts=True)
         return dict(zip(domains.tolist(), counts.tolist(), strict=True))
+
+
+def first_of_each(order: Indices, domain: Indices, numbers: Indices, limit: int) -> Indices:
+    """The places ``order`` without those that follow ``limit`` others of the same domain and number.
+
+    Example:
+        >>> zeros = np.zeros(5, dtype=np.int64)
+        >>> first_of_each(np.array([3, 0, 4, 1, 2]), zeros, np.array([0, 0, 0, 1, 1]), 1).tolist()
+        [3, 0]
+    """
+    pairs = np.stack([domain[order], numbers[order]])
+    by_pair = np.lexsort(pairs)  # stable
+    starts = np.flatnonzero(np.r_[True, (np.diff(pairs[:, by_pair]) != 0).any(axis=0)][: len(order)])
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[by_pair] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    return order[rank < limit]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import Batches, train
 from kdkit.core.distill.model.build import Build
+from kdkit.core.distill.plan.plan import grouped
 from kdkit.core.distill.plan.types import Plan, SamplePool
-from kdkit.core.evaluation.sampling import sample_groups
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -105,8 +105,7 @@ def rehearsal_pools(plan: Plan, index: SampleIndex, domains: Sequence[str]) -> t
     rows = rows[np.isin(index.domain_index[rows], [index.domains.index(name) for name in domains])]
     if not len(rows):
         return ()
-    group = None
-    if plan.pools[0].group is not None:
-        group = sample_groups([index.samples[row] for row in rows])
-    more = replace(plan.pools[0], indices=rows, domain=index.domain_index[rows], group=group, share=SHARE)
+    group, image = grouped(index, rows, plan.pools[0].max_per_group)
+    domain = index.domain_index[rows]
+    more = replace(plan.pools[0], indices=rows, domain=domain, group=group, image=image, share=SHARE)
     return (more, *(replace(pool, share=pool.share * (1 - SHARE)) for pool in plan.pools))

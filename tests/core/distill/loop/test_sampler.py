@@ -115,3 +115,35 @@ def test_how_often_domains_are_drawn_is_known_before() -> None:
         name: DomainUse(samples, drawn[number], drawn[number] / samples)
         for number, (name, samples) in enumerate({"ct": 30, "mr": 22, "us": 6}.items())
     }
+
+
+def test_a_pass_takes_one_caption_of_each_image_at_random() -> None:
+    """Domain 0: images of 3, 2 and 1 captions; domain 1: one of 2 captions. An image counts once."""
+    images = np.array([7, 7, 7, 8, 8, 9, 7, 7])
+    captioned = pool([6, 2], image=images)
+    assert captioned.pass_sizes() == {0: 3, 1: 1}
+    schedule = BatchSampler([captioned], batch_size=4, steps=300, seed=5)
+    seen = np.concatenate([schedule[step] for step in range(300)])
+    stream = seen[seen < 6]
+    passes = stream[: len(stream) // 3 * 3].reshape(-1, 3)
+    assert (np.sort(images[passes], axis=1) == [7, 8, 9]).all()
+    first = np.bincount(passes.reshape(-1), minlength=6) / len(passes)
+    assert first == pytest.approx([1 / 3] * 3 + [1 / 2] * 2 + [1], abs=0.1)
+    again = BatchSampler([captioned], batch_size=4, steps=300, seed=5)
+    assert again[250].tolist() == schedule[250].tolist()  # computed alone, as after an interruption
+    other = BatchSampler([captioned], batch_size=4, steps=300, seed=6)
+    assert any(other[step].tolist() != schedule[step].tolist() for step in range(10))
+
+
+def test_captions_and_groups_are_limited_together() -> None:
+    """One patient with three images of two captions each, of which a pass takes two images."""
+    images, groups = np.array([0, 0, 1, 1, 2, 2, 3]), np.array([0] * 6 + [1])
+    both = pool([7], image=images, group=groups, max_per_group=2)
+    assert both.pass_sizes() == {0: 3}
+    schedule = BatchSampler([both], batch_size=3, steps=200, seed=0)
+    for step in range(200):
+        assert len(set(images[schedule[step]].tolist())) == 3
+        assert sorted(groups[schedule[step]].tolist()) == [0, 0, 1]
+    assert {row for step in range(200) for row in schedule[step].tolist()} == set(range(7))
+    part = both.part(images < 2, 0.5)
+    assert part.pass_sizes() == {0: 2}
