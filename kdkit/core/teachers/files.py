@@ -14,7 +14,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hashes import copy_hashed, sha256_of
 from kdkit.core.project.registry.lock import FileFact, safe_relative
 
-DESCRIPTIONS = (".json", ".txt", ".model", ".vocab", ".md", ".yaml", ".yml")
+DESCRIPTIONS = (".json", ".jinja", ".txt", ".model", ".vocab", ".md", ".yaml", ".yml")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".tar")
 USUAL_PICKLE = "pytorch_model.bin"
 _TENSORS = ".safetensors"

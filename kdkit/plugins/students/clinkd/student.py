@@ -114,7 +114,8 @@ class ClinkdStudent(nn.Module):
 
     def prepare(self, image: Image.Image, sample: Sample) -> Mapping[str, Tensor]:
         """See :meth:`Preparation.inputs`."""
-        return self.preparation.inputs(image, sample)
+        made: Mapping[str, Tensor] = self.preparation.inputs(image, sample)
+        return made
 
     def check_answer(self, sample: Sample) -> None:
         """See :meth:`Preparation.check_answer`."""
@@ -122,7 +123,8 @@ class ClinkdStudent(nn.Module):
 
     def answer_tokens(self, sample: Sample) -> list[int] | None:
         """See :meth:`Preparation.answer_tokens`."""
-        return self.preparation.answer_tokens(sample)
+        ids: list[int] | None = self.preparation.answer_tokens(sample)
+        return ids
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Teacher-forced on the samples' answers; B samples, A = ``max_answer``, width H, vocabulary V.

@@ -22,6 +22,8 @@ from tests.plugins.students.clinkd.hub import SPECIAL, TEMPLATES, write_model
 from tests.plugins.students.clinkd.tiny import PICTURES, picture, sample
 
 NAMES = tuple(SPECIAL)
+DISTINCT = tuple(name for name in NAMES if name != "idefics3")
+"""Idefics3 is SmolVLM's spec under another type."""
 PROCESSED = tuple(TEMPLATES)
 LIMITS: dict[str, Any] = {"max_tokens": 160, "max_answer": 20, "max_images": 2}
 
@@ -76,7 +78,7 @@ def stock_inputs(family: str, number: int, one: Sample, answer: str, folder: Pat
         content: list[dict[str, Any]] = []
         for place, text in enumerate(message["content"].split("<image>")):
             content += [{"type": "image"}] * (place > 0)
-            content += [{"type": "text", "text": text.strip("\n")}] if text.strip() else []
+            content += [{"type": "text", "text": text}] if text else []
         messages.append({"role": message["role"], "content": content})
     text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     bos = processor.tokenizer.bos_token

@@ -17,6 +17,7 @@ from kdkit.plugins.students.clinkd.create import load_student
 from kdkit.plugins.students.clinkd.families.known import FAMILIES
 from tests.errors import raises_error
 from tests.plugins.students.clinkd.stock import (
+    DISTINCT,
     LIMITS,
     NAMES,
     PROCESSED,
@@ -110,7 +111,7 @@ def test_answers_are_stocks(family: str) -> None:
             assert float((scores - torch.tensor(answer.log_probs)).abs().max()) <= 2e-5
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", DISTINCT)
 def test_a_teacher_gives_stocks_distributions(family: str) -> None:
     options: dict[str, Any] = {"max_pixels": 2 * 56 * 56} if family not in PROCESSED else {}
     teacher = load_generating(folder_of(family), k=5, **LIMITS, **options)
@@ -125,7 +126,7 @@ def test_a_teacher_gives_stocks_distributions(family: str) -> None:
     assert float((found["topk"][0, :count].float() - wanted.values).abs().max()) < 5e-3, "they are stored as float16"
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", DISTINCT)
 def test_adapters_are_in_the_language_tower_and_are_pefts(family: str, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     student = create(family, lora={"r": 2, "targets": ["q_proj", "v_proj"]})
@@ -149,7 +150,7 @@ def test_adapters_are_in_the_language_tower_and_are_pefts(family: str, tmp_path:
     assert float((first - answer_logits(student, inputs)[0, 0]).abs().max()) <= 1e-6
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", DISTINCT)
 def test_what_is_frozen_and_that_it_learns(family: str) -> None:
     student = create(family, gradient_checkpointing=family in ("gemma3", "internvl")).train()
     frozen = [name for name, p in student.named_parameters() if not p.requires_grad]

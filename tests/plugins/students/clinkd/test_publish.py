@@ -20,6 +20,7 @@ from kdkit.plugins.students.clinkd.chat_template import chat_template
 from kdkit.plugins.students.clinkd.create import load_student
 from kdkit.plugins.students.clinkd.publish import publish
 from tests.errors import raises_error
+from tests.plugins.students.clinkd.stock import create
 from tests.plugins.students.clinkd.tiny import make
 
 ROOM: dict[str, Any] = {"max_tokens": 160, "max_pixels": 6272, "max_images": 2}
@@ -114,3 +115,16 @@ def test_the_template_writes_the_students_prompt(system: str) -> None:
         given = chat_messages(asked, range(images))
         theirs = render_jinja_template([given], chat_template=chat_template(system), add_generation_prompt=True)[0]
         assert theirs == [ours]
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "internvl"])
+def test_other_families_are_published_with_the_files_of_their_own(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(family, max_tokens=200).save(tmp_path / "saved")
+    pictures_in(tmp_path)
+    done = publish(tmp_path / "saved", tmp_path / "out", str(tmp_path / "out"), merged=False, skip={})
+    asked = collect_replies(load_student(tmp_path / "saved"), fixed_pictures(), tmp_path)
+    assert done.needs == ()
+    assert answers(tmp_path, done.lines[done.library] + done.probes[done.library], asked, monkeypatch) <= 2e-4
+    assert load_student(tmp_path / "out").identity() == load_student(tmp_path / "saved").identity()

@@ -73,7 +73,7 @@ class ProcessorPreparation(AnswerReader):
             question=settings.question,
             structure=self.tokens.marks.structure,
         )
-        found, tensors = self.processor.process(self.processor.text(sample, messages), pictures)
+        found, tensors = self.processor.process(sample, self.processor.text(sample, messages), pictures)
         ids = torch.tensor(found)
         self.check_length(sample, ids, len(ids) + 1)
         return Prompt(ids, tensors, sizes)

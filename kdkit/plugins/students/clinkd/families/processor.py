@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ PROCESSOR_FILES = (
     *(*PROCESSORS, "video_preprocessor_config.json"),
 )
 """Copied byte for byte when the student is saved."""
+_NO_SETTINGS = ("_name_or_path", "name_or_path", "auto_map", "chat_template", "processor_class")
+"""Keys of processor files that change no pixel."""
 Message = tuple[str, str]
 """Role and content, with image marks."""
 
@@ -91,17 +94,32 @@ class FamilyProcessor:
                     raise _template(sample, what, f"{part['text']!r:.100} is not in the prompt")
         return text
 
-    def process(self, text: str, images: Sequence[Image.Image]) -> tuple[list[int], dict[str, Tensor]]:
-        """Token ids with as many image tokens as the images need, and the image tensors, pixels as uint8."""
+    def process(self, sample: Sample, text: str, images: Sequence[Image.Image]) -> tuple[list[int], dict[str, Tensor]]:
+        """Token ids with as many image tokens as the images need, and the image tensors, pixels as uint8.
+
+        Raises:
+            KdkitError: naming the sample: the processor cannot read its images or its text.
+        """
         bos = self._processor.tokenizer.bos_token
-        found: Mapping[str, Any] = self._processor(
-            text=[text],
-            images=[[image.convert("RGB") for image in images]],
-            return_tensors="pt",
-            do_rescale=False,
-            do_normalize=False,
-            **({"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}),
-        )
+        plain = {"add_special_tokens": False} if bos is not None and text.startswith(bos) else {}
+        try:
+            found: Mapping[str, Any] = self._processor(
+                text=[text],
+                images=[[image.convert("RGB") for image in images]],
+                return_tensors="pt",
+                do_rescale=False,
+                do_normalize=False,
+                **plain,
+            )
+        except Exception as error:  # transformers and tokenizers raise what they like
+            sizes = ", ".join(f"{image.width} x {image.height}" for image in images)
+            raise KdkitError(
+                "KD-STUD-432",
+                _named(sample, "the processor cannot read it"),
+                where=sample.origin or self.where,
+                why=f"images of {sizes} pixels: {' '.join(str(error).split())[:400]}",
+                fix="correct the sample, or take tokenizer and processor of the model's repository",
+            ) from error
         tensors = {name: found[name] for name in self.spec.tensors}
         tensors[PIXELS] = as_bytes(tensors[PIXELS], self.where)
         if self.spec.real:
@@ -115,13 +133,19 @@ class FamilyProcessor:
         return str(found["default"] if isinstance(found, dict) else found)
 
     def settings(self) -> str:
-        """``sha256:...`` of the image processor's settings."""
-        return digest_files({name: self.files[name] for name in PROCESSORS if name in self.files})
+        """``sha256:...`` of the settings of the image processor, however the files are laid out."""
+        contents = {name: json.loads(self.files[name]) for name in PROCESSORS if name in self.files}
+        kept = {
+            name: {key: value for key, value in content.items() if key not in _NO_SETTINGS}
+            for name, content in contents.items()
+        }
+        return digest_files({"settings": json.dumps(kept, sort_keys=True).encode()})
 
     def least(self, image_id: int) -> tuple[int, int]:
         """Tokens of the prompt of one small image, and how many of them are the model's image tokens."""
-        text = self.text(Sample("", Path(), "", ""), [("user", f"{IMAGE_MARK}?")])
-        ids, _ = self.process(text, [Image.new("RGB", (32, 32))])
+        nobody = Sample("", Path(), "", "")
+        text = self.text(nobody, [("user", f"{IMAGE_MARK}?")])
+        ids, _ = self.process(nobody, text, [Image.new("RGB", (32, 32))])
         return len(ids), ids.count(image_id)
 
 
@@ -151,18 +175,22 @@ def _in_answers(token: str) -> bool:
 
 
 def _parts(content: str) -> list[dict[str, str]]:
-    """The content as transformers' templates take it: images and texts in order, without breaks around an image."""
+    """The content as transformers' templates take it: images and texts in order."""
     made: list[dict[str, str]] = []
     for number, text in enumerate(content.split(IMAGE_MARK)):
         made += [{"type": "image"}] if number else []
-        made += [{"type": "text", "text": text.strip("\n")}] if text.strip() else []
+        made += [{"type": "text", "text": text}] if text else []
     return made
+
+
+def _named(sample: Sample, what: str) -> str:
+    return f"sample '{sample.id}': {what}" if sample.id else what
 
 
 def _template(sample: Sample, what: str, why: str) -> KdkitError:
     return KdkitError(
         "KD-STUD-424",
-        f"sample '{sample.id}': {what}" if sample.id else what,
+        _named(sample, what),
         where=sample.origin,
         why=why,
         fix="take the chat template of the model's repository, or change the messages to what it takes",

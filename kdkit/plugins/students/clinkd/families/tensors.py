@@ -27,12 +27,12 @@ def most_tiles(processor: Any, kind: str) -> int:
             whole image.
     """
     if kind == "crops":
-        return 1 + (processor.pan_and_scan_max_num_crops if processor.do_pan_and_scan else 0)
+        return 1 + int(processor.pan_and_scan_max_num_crops if processor.do_pan_and_scan else 0)
     if kind == "patches":
         return int(processor.max_patches) + 1 if processor.crop_to_patches else 1
     if kind == "pinpoints":
         side = _side(processor.crop_size) or _side(processor.size)
-        return 1 + max(math.ceil(h / side) * math.ceil(w / side) for h, w in processor.image_grid_pinpoints)
+        return 1 + max(math.ceil(int(h) / side) * math.ceil(int(w) / side) for h, w in processor.image_grid_pinpoints)
     if kind == "splits":
         rows = math.ceil(processor.size["longest_edge"] / processor.max_image_size["longest_edge"])
         return int(rows * rows + 1) if processor.do_image_splitting else 1

@@ -15,7 +15,7 @@ from kdkit.plugins.students.clinkd.families.known import FAMILIES
 from tests.errors import raises_error
 from tests.plugins.students.clinkd.hub import TEMPLATES
 from tests.plugins.students.clinkd.stock import create, folder_of, student_of
-from tests.plugins.students.clinkd.tiny import PICTURES, sample
+from tests.plugins.students.clinkd.tiny import PICTURES, picture, sample
 
 
 def changed(family: str, tmp_path: Path, name: str, content: dict[str, Any] | str) -> Path:
@@ -109,6 +109,18 @@ def test_boxes_in_the_notation_of_another_family() -> None:
     assert text == "<ref>lung</ref><box>[[100, 250, 500, 750]]</box>"
     with raises_error("KD-ANS-009", mentions=("internvl",)):
         student.prepare(PICTURES[0], sample("<box>[[100, 250, 500, 750]]</box>", **given))
+
+
+def test_a_tokenizer_without_the_tokens_of_its_class(tmp_path: Path) -> None:
+    folder = changed("gemma3", tmp_path, "tokenizer_config.json", {"tokenizer_class": "GemmaTokenizer"})
+    with raises_error("KD-STUD-432", where=str(folder), mentions=("unk",)):
+        create("gemma3", folder)
+
+
+def test_images_of_one_row_are_read() -> None:
+    for family in ("internvl", "llava_onevision", "smolvlm"):
+        for size in ((600, 1), (1, 600)):
+            assert int(create(family, max_tokens=240).prepare(picture(*size), sample("lung"))["length"]) > 0
 
 
 def test_settings_that_only_qwen_has() -> None:
