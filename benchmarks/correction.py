@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 
 PLACES = {"left": (0, 21), "right": (42, 21), "top": (21, 0), "bottom": (21, 42)}

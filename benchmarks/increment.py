@@ -33,7 +33,7 @@ from ruamel.yaml import YAML
 
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
-from kdkit.core.project.recipe import recipe_file
+from kdkit.core.project.recipe_file import recipe_file
 from kdkit.core.project.versions import Version
 from kdkit.core.teachers import add_teacher
 

@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.explain.explain import explain
 from kdkit.core.distill.explain.runs import ExplainOptions
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.leave_one_out import Change, Explanation
 from kdkit.core.project.versions import Versions
 from tests.toy_project import RECIPE, make_project, open_project

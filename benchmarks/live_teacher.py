@@ -31,7 +31,8 @@ from kdkit.core.contracts import Silent, Student
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import make_optimizer
 from kdkit.core.distill.model.build import build
-from kdkit.core.distill.run import Options, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher
 

@@ -33,12 +33,13 @@ from ruamel.yaml import YAML
 from tokenizers import pre_tokenizers
 
 from kdkit.core.contracts import Silent, Split
-from kdkit.core.distill.run import Options, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
-from kdkit.core.project.recipe import recipe_file
+from kdkit.core.project.recipe_file import recipe_file
 from kdkit.core.teachers import add_teacher
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "medmini"

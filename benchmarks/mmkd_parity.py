@@ -28,7 +28,7 @@ from kdkit.core.contracts import CaptionView, LossInput, TeacherView
 from kdkit.core.features.imports.open import open_rows
 from kdkit.core.features.imports.rows import ReadOptions
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.recipe import recipe_file
+from kdkit.core.project.recipe_file import recipe_file
 
 LIMIT = 1e-5
 SCALE = 1 / 0.07

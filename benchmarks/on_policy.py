@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from projects import print_table, spread
 
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import add_teacher

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.project.project import Project

@@ -28,7 +28,8 @@ from projects import copy_project
 from sequence_tables import print_matrices, print_strategies
 
 from kdkit.core.contracts import Silent, Split
-from kdkit.core.distill.run import Options, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.project.project import Project

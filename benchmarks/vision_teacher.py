@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from train_demo_teachers import normalize_pixels
 
 from kdkit.core.contracts import DomainScore, Silent
-from kdkit.core.distill.run import Options, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.evaluation.metrics import paired_difference
 from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.project.project import Project

@@ -19,7 +19,9 @@ from kdkit.core.base.hub import Hub
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.explain.explain import explain
 from kdkit.core.distill.explain.runs import ExplainOptions
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.report import write_report
 from kdkit.core.features import FeatureStore

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from kdkit.api.reporter import Lines
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from tests.toy_project import open_project
 
 

@@ -26,7 +26,8 @@ from kdkit.core.base.yaml_model import read_model
 from kdkit.core.contracts import hookspecs, specs
 from kdkit.core.plugin_system.catalogue import FAMILY_OF
 from kdkit.core.plugin_system.discovery import HOOKS, load_catalogue
-from kdkit.core.project.recipe import CorrectionPart, IncrementPart, Recipe, recipe_file
+from kdkit.core.project.recipe import CorrectionPart, IncrementPart, Recipe
+from kdkit.core.project.recipe_file import RecipeFile, read_recipe, recipe_file
 from kdkit.core.project.registry.load import check_registry
 from kdkit.core.project.registry.schema import (
     DataEntry,
@@ -168,6 +169,8 @@ def test_a_yaml_example_is_understood(page: str, text: str) -> None:
     keys = {key.split(":")[0] for key in text.splitlines() if re.match(r"\w", key)}
     if keys <= {*Registry.model_fields}:
         check_registry(text if "version" in keys else f"version: 1\n{text}", page)
+    elif "stages" in keys:
+        read_recipe(RecipeFile(page, text), catalogue)
     else:
         assert keys <= {*Recipe.model_fields}, page
         rest = recipe_file("kdkit", catalogue).text

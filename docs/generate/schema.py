@@ -37,10 +37,12 @@ def _sections(root: type[BaseModel], schema: dict[str, Any]) -> Iterator[tuple[s
     waiting, seen = [("", root.__name__, schema)], set()
     while waiting:
         place, name, described = waiting.pop(0)
+        if "$ref" in described:  # a model that contains itself
+            described = schema["$defs"][name]
         yield place, models[name], described
         for key, field in described["properties"].items():
             for inner, suffix in _references(field):
-                if inner not in seen:
+                if inner not in seen and inner != root.__name__:
                     seen.add(inner)
                     waiting.append((f"{place}.{key}".lstrip(".") + suffix, inner, schema["$defs"][inner]))
 

@@ -219,7 +219,7 @@ def show_recipe(name: str) -> RecipeText:
         'clip'
     """
     from kdkit.core.project.project import Project
-    from kdkit.core.project.recipe import load_recipe, recipe_file
+    from kdkit.core.project.recipe_file import load_recipe, recipe_file
 
     catalogue = Project.catalogue_at()
     return RecipeText(load_recipe(name, catalogue), recipe_file(name, catalogue).text)

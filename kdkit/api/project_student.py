@@ -31,6 +31,8 @@ class StudentMethods(OpenedProject):
         cpu: bool = False,
         checkpoint_every: float = 60.0,
         track: Sequence[str] = (),
+        continued: bool = False,
+        stage: int | None = None,
     ) -> Distillation | None:
         """Distill the trusted teachers into the student; the result is a version.
 
@@ -46,6 +48,9 @@ class StudentMethods(OpenedProject):
             cpu: use the CPU even if there is a GPU.
             checkpoint_every: seconds between checkpoints.
             track: trackers that receive the loss curve: ``tensorboard``, ``trackio``, ``wandb``, ``mlflow``.
+            continued: train the current version on all samples, with the recipe's own length and rate
+                (``--continue``).
+            stage: train this stage of the recipe alone, from 1; by default all of them.
 
         Returns:
             The version; None in all processes of a distributed run but the first.
@@ -55,7 +60,8 @@ class StudentMethods(OpenedProject):
             'v1'
         """
         from kdkit.api.student import Distillation
-        from kdkit.core.distill.run import Options, distill
+        from kdkit.core.distill.options import Options
+        from kdkit.core.distill.run import distill
 
         project = self._open()
         options = Options(
@@ -67,6 +73,8 @@ class StudentMethods(OpenedProject):
             cpu=cpu,
             checkpoint_seconds=checkpoint_every,
             track=tuple(track),
+            continued=continued,
+            stage=stage,
         )
         with project.exclusive("kdkit distill"):
             outcome = distill(project, options, reporter=self.reporter)
@@ -80,6 +88,8 @@ class StudentMethods(OpenedProject):
         seed: int = 0,
         precision: str = "no",
         cpu: bool = False,
+        continued: bool = False,
+        stage: int | None = None,
     ) -> DistillPlan:
         """What :meth:`distill` would do, with time, memory and disk (``kdkit distill --dry-run``).
 
@@ -91,12 +101,20 @@ class StudentMethods(OpenedProject):
         """
         from kdkit.api.student import DistillPlan
         from kdkit.core.distill.cost_estimate import dry_run
-        from kdkit.core.distill.run import Options
+        from kdkit.core.distill.options import Options
 
         project = self._open()
-        options = Options(incremental=incremental, recipe=recipe, seed=seed, precision=precision, cpu=cpu)
+        options = Options(
+            incremental=incremental,
+            recipe=recipe,
+            seed=seed,
+            precision=precision,
+            cpu=cpu,
+            continued=continued,
+            stage=stage,
+        )
         with project.exclusive("kdkit distill"):
-            return DistillPlan(*dry_run(project, options, self.reporter))
+            return DistillPlan(dry_run(project, options, self.reporter))
 
     def versions(self) -> VersionList:
         """The versions of the student and the refused candidates.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kdkit.core.base.result import Result, ResultRows, Section, Table
 
 if TYPE_CHECKING:
-    from kdkit.core.distill.cost_estimate import Estimate
+    from kdkit.core.distill.cost_estimate import Estimate, PlannedStage
     from kdkit.core.distill.loop.sampler import DomainUse
     from kdkit.core.distill.plan.types import CorrectionSchedule, OnPolicyPlan, Plan
     from kdkit.core.distill.promotion import Outcome
@@ -25,13 +25,44 @@ SHOWN_CHARACTERS = 60
 class DistillPlan(Result):
     """What a run would do, and its cost on this machine."""
 
-    plan: Plan
-    estimate: Estimate
+    stages: tuple[PlannedStage, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """Of the run; of the last stage, if its recipe has stages."""
+        return self.stages[-1].plan
+
+    @property
+    def estimate(self) -> Estimate:
+        """Of that plan."""
+        return self.stages[-1].estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan, with ``estimate``, and the stages before it as ``earlier``."""
+        *earlier, last = map(StagePlan, self.stages)
+        return {**last.to_json(), "earlier": [stage.to_json() for stage in earlier]}
+
+    def sections(self) -> list[Section]:
+        """Teachers, samples, schedule, cost, stage by stage."""
+        first, *others = (StagePlan(stage).sections() for stage in self.stages)
+        return [*first, *(section for sections in others for section in ("", *sections))]
+
+
+@dataclass(frozen=True)
+class StagePlan(Result):
+    """One stage of a run, or all of it."""
+
+    stage: PlannedStage
 
     def to_json(self) -> dict[str, Any]:
         """The plan, with ``estimate``."""
         domains = {name: asdict(use) for name, use in self._domains.items()}
-        return {**self.plan.to_json(), "domains": domains, "estimate": self.estimate.to_json()}
+        return {**self.plan.to_json(), "domains": domains, "estimate": self.stage.estimate.to_json()}
+
+    @property
+    def plan(self) -> Plan:
+        """What the stage would do."""
+        return self.stage.plan
 
     @property
     def _domains(self) -> Mapping[str, DomainUse]:
@@ -42,8 +73,7 @@ class DistillPlan(Result):
     def sections(self) -> list[Section]:
         """Teachers, samples, schedule, cost."""
         plan, settings = self.plan, self.plan.settings
-        start = "a new student" if plan.parent is None else f"an increment on {plan.parent}"
-        parts: list[Section] = [f"Recipe {plan.recipe.name}; {start}", "", self._teachers(), ""]
+        parts: list[Section] = [_title(plan), "", self._teachers(), ""]
         if plan.teachers and (trust := plan.recipe.trust).measured:
             parts.append(f"Trust: {trust.measured}, policy {trust.policy}")
         for losses in dict.fromkeys(teacher.skipping_losses for teacher in plan.teachers if teacher.skipping_losses):
@@ -78,10 +108,10 @@ class DistillPlan(Result):
         steps = f"{settings.steps} steps of {plan.batch_size} samples"
         if (micro := plan.recipe.optimizer.micro_batch) is not None:
             steps += f" in micro-batches ({micro})"
-        if plan.parent is None:
+        if not plan.increments:
             steps += f" ({settings.steps * plan.batch_size / len(plan.samples):.1f} epochs)"
         parts.append(f"{steps}, learning rate {settings.lr:g}, seed {settings.seed}")
-        return [*parts, "", self._use(), "", self.estimate.text()]
+        return [*parts, "", self._use(), "", self.stage.estimate.text()]
 
     def _use(self) -> Section:
         """How often batches draw each domain."""
@@ -106,6 +136,16 @@ class DistillPlan(Result):
         if not rows:
             return "No loss of the recipe reads a teacher: the student learns from the samples' own texts."
         return Table(("teacher", "", "samples", "may teach (weight)"), rows, "llrl")
+
+
+def _title(plan: Plan) -> str:
+    """Recipe, stage and start."""
+    start = "a new student" if plan.parent is None else f"an increment on {plan.parent}"
+    if plan.continued:
+        start = f"continues {plan.parent} on all samples"
+    if plan.stage is None:
+        return f"Recipe {plan.recipe.name}; {start}"
+    return f"{plan.stage.title.capitalize()}: {plan.recipe.name}; {start}"
 
 
 def _protection(plan: Plan) -> list[str]:
@@ -175,7 +215,8 @@ class Distillation(Result):
             "retention": lineage["retention"],
             "repair": lineage["repair"],
             "drawn": lineage["data"]["drawn"],
-            "seconds": lineage["training"]["seconds"],
+            "seconds": self.outcome.version.lineage.seconds,
+            "stages": [stage["name"] for stage in lineage["stages"]],
         }
 
     def sections(self) -> list[Section]:

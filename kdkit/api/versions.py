@@ -68,7 +68,7 @@ class VersionRow:
             repair=lineage.repair.describe(lineage.parent) if lineage.repair else None,
             accuracy=lineage.scores.mean.get("accuracy"),
             worst_change=retention.worst.points if retention and retention.worst else None,
-            seconds=lineage.training.seconds,
+            seconds=lineage.seconds,
             domains={d: x["accuracy"] for d, x in lineage.scores.domains.items() if "accuracy" in x},
         )
 

@@ -107,7 +107,7 @@ def write_recipe(path: Path, base: str, increment: Mapping[str, Any]) -> None:
     from ruamel.yaml import YAML
 
     from kdkit.core.plugin_system.discovery import load_catalogue
-    from kdkit.core.project.recipe import recipe_file
+    from kdkit.core.project.recipe_file import recipe_file
 
     recipe = YAML().load(recipe_file(base, load_catalogue()).text)
     recipe["name"] = path.stem

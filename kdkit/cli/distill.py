@@ -36,19 +36,37 @@ def distill(
         list[str] | None,
         typer.Option(metavar="NAME", help="Send the loss curve to tensorboard, trackio, wandb or mlflow; repeatable."),
     ] = None,
+    continued: Annotated[
+        bool,
+        typer.Option(
+            "--continue", help="Train the current version with this recipe: all samples, its own length and rate."
+        ),
+    ] = False,
+    stage: Annotated[
+        int | None, typer.Option(metavar="NUMBER", min=1, help="Train this stage of the recipe alone.")
+    ] = None,
     folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
     """Distill the trusted teachers into the student; with --incremental, only what is new.
 
     The result is a version ('kdkit versions'). If an increment loses more than the guard tolerates on a domain, its
-    version is refused and the command exits with 1. An interrupted run resumes with the same command.
+    version is refused and the command exits with 1. An interrupted run resumes with the same command. The stages of a
+    recipe run one after the other.
     """
     project = console.project(folder)
     if not restart:
         console.resumable()
     if dry_run:
-        plan = project.plan(incremental=incremental, recipe=recipe, seed=seed, precision=precision, cpu=cpu)
+        plan = project.plan(
+            incremental=incremental,
+            recipe=recipe,
+            seed=seed,
+            precision=precision,
+            cpu=cpu,
+            continued=continued,
+            stage=stage,
+        )
         if console.first_process():
             console.emit(plan, json=json)
         return
@@ -61,6 +79,8 @@ def distill(
         cpu=cpu,
         checkpoint_every=checkpoint_every,
         track=track or (),
+        continued=continued,
+        stage=stage,
     )
     if done is None:  # not the first process of a distributed run
         return

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.teachers.add import add_teacher
 from tests.conftest import Cli, InstallPlugin
 from tests.core.sharing.bundle.forged import entry, forge

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.project.project import Project
 from tests.cli.test_distill import PLUGIN

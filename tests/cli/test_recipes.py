@@ -40,7 +40,7 @@ def test_a_project_uses_the_recipe_of_the_pinned_plugin(kdkit_cli: Cli) -> None:
 def test_listing_needs_no_torch(kdkit_cli: Cli) -> None:
     code = (
         "import sys; from kdkit.core.plugin_system.discovery import load_catalogue;"
-        "from kdkit.core.project.recipe import load_recipe;"
+        "from kdkit.core.project.recipe_file import load_recipe;"
         "c = load_catalogue(); [load_recipe(n, c) for n in c.names('recipe')]; sys.exit('torch' in sys.modules)"
     )
     assert kdkit_cli.python("-c", code).code == 0

@@ -14,7 +14,8 @@ import pytest
 
 from kdkit.core.contracts import IMAGE, TEXT, Silent
 from kdkit.core.data import load_index
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.features.store.shard import Shard
 from kdkit.core.features.store.store import FeatureStore
 from tests.plugins.sources.archives import members_of, save_to_disk, write_parquet, write_tar

@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from kdkit.api.student import Distillation
 from kdkit.core.contracts import Silent
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.project.manifest import write_manifest
 from kdkit.core.project.versions import Versions

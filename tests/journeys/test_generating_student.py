@@ -18,9 +18,10 @@ from kdkit.core.data import load_index
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.answers import read_answers, rows_to_answer

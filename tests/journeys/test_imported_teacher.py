@@ -19,7 +19,7 @@ from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.features.imports.importing import ImportRequest, import_features
 from kdkit.core.features.store.store import FeatureStore
 from kdkit.core.project.project import Project
-from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.teachers.add import remove_teacher
 from tests.core.distill.toy_runs import Heard, run
 from tests.core.features.imports.saved import save_npz

@@ -19,13 +19,15 @@ from kdkit.api.student import DistillPlan
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import SPLITS, Silent
 from kdkit.core.data import load_index
-from kdkit.core.distill.cost_estimate import dry_run
+from kdkit.core.distill.cost_estimate import PlannedStage, dry_run
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.dataloader import PREFETCH_STEPS
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.features.extract.status import column_statuses
@@ -134,10 +136,10 @@ def test_features_of_training_samples_are_not_stored_for_a_live_teacher(without_
     status = {one.teacher: one for one in column_statuses(open_project(root), table)}
     assert (status["one"].live, status["one"].complete, status["one"].domains["ct"]) == (True, True, (60, 60))
     assert (status["two"].live, status["two"].complete, status["two"].domains["ct"]) == (False, True, (84, 84))
-    plan, estimate = dry_run(open_project(root), Options(cpu=True), heard)
+    plan, estimate = dry_run(open_project(root), Options(cpu=True), heard)[-1]
     assert any(line.startswith("one: live") and {"cpu,", "offloaded"} <= set(line.split()) for line in heard.lines)
     assert [(t["name"], t["live"]) for t in plan.to_json()["teachers"]] == [("one", True), ("two", False)]
-    rows = [line.split() for line in str(DistillPlan(plan, estimate)).splitlines()]
+    rows = [line.split() for line in str(DistillPlan((PlannedStage(plan, estimate),))).splitlines()]
     assert ["one", "new,", "live"] in [row[:3] for row in rows]
 
 

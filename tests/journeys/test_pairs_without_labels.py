@@ -17,8 +17,10 @@ from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import Silent
 from kdkit.core.data.load import load_index
 from kdkit.core.data.locations import file_of
-from kdkit.core.distill.cost_estimate import Estimate
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.cost_estimate import Estimate, PlannedStage
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.imports.importing import ImportRequest, import_features
@@ -148,7 +150,8 @@ def test_the_policy_weighs_each_sample(tmp_path: Path) -> None:
     assert found.inventory.taught("radio").tolist() == wanted.tolist()
     assert 0.5 < wanted[ct].mean() < 1
     assert (
-        "Trust: by captions, per sample, policy threshold" in DistillPlan(found.plan, Estimate(0, 0, 0, 0)).sections()
+        "Trust: by captions, per sample, policy threshold"
+        in DistillPlan((PlannedStage(found.plan, Estimate(0, 0, 0, 0)),)).sections()
     )
     with raises_error("KD-TRUST-006", where="trust.per"):
         report_trust(project, by="list", per="domain")

@@ -14,7 +14,8 @@ from tempfile import TemporaryFile
 import pytest
 from ruamel.yaml import YAML
 
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.teachers.add import add_teacher
 from tests.cli.test_distill import PLUGIN
 from tests.conftest import Cli, InstallPlugin

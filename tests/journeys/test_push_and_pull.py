@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from kdkit.core.base.hub import Hub
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.versions import Versions, load_student

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kdkit.core.data import load_index
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.evaluator import TaskChoice
 from tests.plugins.sources.files import write_manifest

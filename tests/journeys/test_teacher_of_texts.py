@@ -9,8 +9,10 @@ import pytest
 
 from kdkit.core.contracts import Silent
 from kdkit.core.data.load import load_index
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.compatibility import compare_with_student
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.teachers.add import add_teacher

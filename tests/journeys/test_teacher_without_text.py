@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from kdkit.core.contracts import Silent
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.compatibility import compare_with_student
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.trust.probe import probe_hits
 from kdkit.core.evaluation.trust.report import report_trust

@@ -14,10 +14,12 @@ from kdkit.api.versions import VersionList
 from kdkit.core.contracts import Silent
 from kdkit.core.data import SampleIndex
 from kdkit.core.distill.cost_estimate import dry_run
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.project.lineage import Lineage
 from kdkit.core.project.project import Project
@@ -113,7 +115,7 @@ def test_teachers_that_nothing_measures_make_a_version(folder: Path) -> None:
     text = registry.read_text(encoding="utf-8") + "trust: {policy: all, options: {unmeasured: true}}\n"
     registry.write_text(text + "optimizer: {lr: 0.001, batch_size: 24, steps: 12}\n", encoding="utf-8")
     options: dict[str, Any] = {"recipe": "mmkd-released", "seed": 2}
-    planned, _ = dry_run(open_project(folder), Options(cpu=True, recipe="mmkd-released", seed=2), Silent())
+    planned, _ = dry_run(open_project(folder), Options(cpu=True, recipe="mmkd-released", seed=2), Silent())[-1]
     assert planned.domains_not_judged == ("ct", "mri")
     made = run(open_project(folder), **options)
     lineage = made.version.lineage
@@ -231,7 +233,7 @@ def test_a_loss_that_reads_teachers_needs_one(folder: Path) -> None:
 
 
 def test_a_dry_run_measures_it(folder: Path) -> None:
-    made, estimate = dry_run(open_project(folder), Options(cpu=True, recipe="./captions.yaml"), Silent())
+    made, estimate = dry_run(open_project(folder), Options(cpu=True, recipe="./captions.yaml"), Silent())[-1]
     assert made.teachers == ()
     assert estimate.seconds > 0
 

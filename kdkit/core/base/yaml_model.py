@@ -25,6 +25,11 @@ class Located:
     origin: str
     tree: Any
 
+    @property
+    def plain(self) -> Any:
+        """The document in plain Python types."""
+        return _plain(self.tree)
+
     def where(self, place: Place) -> str:
         """``file:line`` of the deepest part of ``place`` (keys and indices from the top) that exists."""
         node, line = self.tree, 0
@@ -50,13 +55,32 @@ def read_model(model: type[Model], text: str, origin: str) -> tuple[Model, Locat
     Raises:
         KdkitError: invalid YAML, an unknown or missing key, or a wrong value.
     """
+    located = read_mapping(text, origin)
+    return validate_at(model, located.plain, located), located
+
+
+def read_mapping(text: str, origin: str) -> Located:
+    """Parse ``text`` alone.
+
+    Raises:
+        KdkitError: invalid YAML, or no mapping.
+    """
     located = Located(origin, _parse(text, origin))
     if not isinstance(located.tree, CommentedMap):
         raise KdkitError("KD-BASE-003", "not a mapping", where=f"{origin}:1", fix="write 'key: value' lines")
+    return located
+
+
+def validate_at(model: type[Model], data: Any, located: Located, place: Place = ()) -> Model:
+    """Validate ``data``, which stand at ``place`` of the document or are made from what stands there.
+
+    Raises:
+        KdkitError: an unknown or missing key, or a wrong value.
+    """
     try:
-        return model.model_validate(_plain(located.tree)), located
+        return model.model_validate(data)
     except ValidationError as error:
-        raise _explain(model, located, error) from None
+        raise _explain(model, located, error, place) from None
 
 
 def _parse(text: str, origin: str) -> Any:
@@ -91,12 +115,12 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _explain(model: type[BaseModel], located: Located, error: ValidationError) -> KdkitError:
+def _explain(model: type[BaseModel], located: Located, error: ValidationError, start: Place) -> KdkitError:
     problems = error.errors()
     # A misspelt key is also a missing key; report the former.
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     place = tuple(step for step in first["loc"] if not str(step).startswith("<"))  # tags of unions
-    key = ".".join(str(step) for step in place)
+    key = ".".join(str(step) for step in (*start, *place))
     more = f"{len(problems) - 1} more in this file" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         known = [
@@ -112,7 +136,7 @@ def _explain(model: type[BaseModel], located: Located, error: ValidationError) -
     else:
         message = first["msg"].removeprefix("Value error, ")
         what, fix = (f"{key}: {message}" if key else message), "correct the value"
-    return KdkitError("KD-BASE-007", what, where=located.where(place), why=more, fix=fix)
+    return KdkitError("KD-BASE-007", what, where=located.where((*start, *place)), why=more, fix=fix)
 
 
 def _annotation(model: type[BaseModel], place: Place) -> Any:

@@ -141,6 +141,9 @@ class LossSpec(FactorySpec):
     same_tokens: bool = False
     """It compares student and teacher token by token, so kdkit rejects teachers with another tokenizer before
     extraction."""
+    outputs: tuple[str, ...] = ()
+    """Student outputs that it always reads, so kdkit rejects students without them before extraction. Empty: those
+    named as the signals that teachers give."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from torch import nn
@@ -32,8 +32,9 @@ from kdkit.core.distill.loop.stored_inputs import stored_bytes
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import Build, build
 from kdkit.core.distill.model.previous_version import FOLDER, LABEL
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.run import Options, Prepared, prepare
+from kdkit.core.distill.prepare import Prepared, prepare
 from kdkit.core.evaluation.answers import StudentAnswers
 from kdkit.core.teachers.initial_weights import require_initial_weights
 
@@ -62,6 +63,7 @@ class Estimate:
             student, which are the longest. A corrector's time comes on top.
         previous_seconds: of the previous version's targets, from the samples of the trial steps.
         inputs: bytes of decoded inputs on disk (``inputs: {cache: uint8}``), which later runs use too.
+        version: bytes of the version alone, or of the result of a stage.
     """
 
     seconds: float
@@ -71,6 +73,7 @@ class Estimate:
     correction_seconds: float = 0.0
     previous_seconds: float = 0.0
     inputs: int = 0
+    version: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,8 +90,15 @@ class Estimate:
         )
 
 
-def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Plan, Estimate]:
-    """Plan as :func:`kdkit.core.distill.run.distill` does, measure a few steps, and write no version.
+class PlannedStage(NamedTuple):
+    """A plan and its cost; of a recipe with stages, those of one stage."""
+
+    plan: Plan
+    estimate: Estimate
+
+
+def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[PlannedStage, ...]:
+    """Plan as :func:`kdkit.core.distill.run.distill` does, measure a few steps of each stage, and write no version.
 
     Missing features are extracted, because trust and the plan depend on them. A disk with too little space is a
     warning.
@@ -100,21 +110,31 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
     reporter = reporter if accelerator.is_main_process else Silent()
     with peer_errors():
         with accelerator.main_process_first():
-            if not options.incremental:
+            if not options.from_current:
                 require_initial_weights(project, reporter)
             prepared = prepare(project, options, reporter, str(accelerator.device))
         require_same_plan(prepared.plan.digest)
+        planned = list[PlannedStage]()
         try:
-            estimate = measure_cost(project.state, prepared, accelerator)
+            for stage in prepared.stages:
+                estimate = measure_cost(project.state, stage, accelerator, more=stage is not prepared)
+                planned.append(PlannedStage(stage.plan, estimate))
+                accelerator.free_memory()
         finally:
-            prepared.inventory.close()
-    if (needed := estimate.disk + estimate.inputs) + SPARE_BYTES > estimate.free:
-        reporter.warn(space_warning(project.root, needed, estimate.free))
-    return prepared.plan, estimate
+            prepared.close()
+    results = sum(stage.estimate.version for stage in planned[:-1])
+    needed = max(stage.estimate.disk + stage.estimate.inputs for stage in planned) + results
+    if needed + SPARE_BYTES > (free := planned[-1].estimate.free):
+        reporter.warn(space_warning(project.root, needed, free))
+    return tuple(planned)
 
 
-def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator) -> Estimate:
-    """The cost of a plan, from a few steps of a copy of its student."""
+def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator, *, more: bool = False) -> Estimate:
+    """The cost of a plan, from a few steps of a copy of its student.
+
+    Args:
+        more: another plan is measured next, so the processes stay together.
+    """
     plan, inventory = prepared.plan, prepared.inventory
     on_disk = prepared.student.reading.cache is not None and plan.augmented < len(plan.samples)
     first = inventory.index.samples[int(plan.samples[0])]
@@ -148,17 +168,19 @@ def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator) -> E
     held = sum(teacher.nbytes for teacher in inventory.live.values())
     held += 0 if on_disk else made.inputs.expected_bytes(inventory.rows("train"))
     held += sum(part.nbytes for part in (made.task.frozen, made.task.altered) if part is not None)
-    end_process_group(accelerator)
+    if not more:
+        end_process_group(accelerator)
     averaged = plan.settings.ema is not None
-    student = cast(Student, made.task.student)
+    version = version_bytes(cast(Student, made.task.student), made.task)
     return Estimate(
         seconds=steps_timer.mean() * plan.settings.steps,
         memory=memory_bytes(made.task, averaged=averaged) + held,
-        disk=version_bytes(student, made.task) + (KEEP + 1) * checkpoint_bytes(made.task, averaged=averaged),
+        disk=version + (KEEP + 1) * checkpoint_bytes(made.task, averaged=averaged),
         free=shutil.disk_usage(state.parent).free,
         correction_seconds=_correction_seconds(prepared, made, accelerator),
         previous_seconds=targets_timer.mean() * len(plan.rehearsed) / accelerator.num_processes,
         inputs=row_bytes * len(plan.samples),
+        version=version,
     )
 
 

@@ -13,8 +13,9 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.json_record import JsonRecord
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.on_policy_record import OnPolicyRecord
-from kdkit.core.project.recipe import PreviousPart, Recipe
+from kdkit.core.project.recipe import Recipe
 from kdkit.core.project.repair_record import RepairRecord
+from kdkit.core.project.training_record import StageRecord, TrainingRecord
 
 HUB = "https://huggingface.co"
 """Address of the default Hub."""
@@ -115,31 +116,6 @@ class DataRecord(JsonRecord):
     licenses: tuple[str, ...] = ()
     captions: Mapping[str, float] = field(default_factory=dict)
     drawn: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Machine(JsonRecord):
-    """Where the run was trained; ``building_seconds`` is the time before the first step."""
-
-    processes: int
-    device: str
-    precision: str
-    building_seconds: float
-
-
-@dataclass(frozen=True)
-class TrainingRecord(JsonRecord):
-    """Settings and course of the run; ``previous`` is None for a run from scratch."""
-
-    steps: int
-    batch_size: int
-    lr: float
-    seed: int
-    previous: PreviousPart | None
-    seconds: float
-    machine: Machine
-    log: tuple[Mapping[str, Any], ...]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -290,7 +266,9 @@ class Lineage(JsonRecord):
         version, parent: names; ``parent`` is None for a run from scratch.
         created: ISO 8601.
         teachers: of this run, then those that only ancestors learned from.
-        recipe: with the trust policy that was in force.
+        recipe: with the trust policy that was in force, and with all stages.
+        training: of the last stage.
+        stages: those before it; empty for a recipe without stages.
         retention: None without a parent.
         correction: None where nothing was corrected.
         on_policy: None where the student learned from given answers alone.
@@ -315,6 +293,12 @@ class Lineage(JsonRecord):
     on_policy: OnPolicyRecord | None = None
     repair: RepairRecord | None = None
     published_under: str | None = None
+    stages: tuple[StageRecord, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Of training, in all stages."""
+        return self.training.seconds + sum(stage.training.seconds for stage in self.stages)
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.base.yaml_model import read_model
-from kdkit.core.contracts import LossSpec, RecipeSpec
+from kdkit.core.contracts import LossSpec
 from kdkit.core.project.registry.schema import Name, OptimizerEntry, Part, Registry, TrustEntry
 
 if TYPE_CHECKING:
@@ -24,6 +19,8 @@ Normalize = Literal["none", "unit", "standardize", "phi-s"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+STAGED_KEYS = ("name", "summary", "source", "stages")
+"""Keys of a recipe with stages."""
 
 
 class NamedPart(Part):
@@ -258,6 +255,42 @@ class Recipe(Part):
     correction: CorrectionPart | None = None
     on_policy: OnPolicyPart | None = None
     augment: AugmentPart | None = None
+    stages: tuple[Recipe, ...] = ()
+    """Recipes that run one after the other, each from the student that the one before trained. The keys above are then
+    those of the last one, and the file has none of them; see :mod:`kdkit.core.project.recipe_file`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_the_last_stage(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or not data.get("stages"):
+            return data
+        if others := sorted(set(data) - set(STAGED_KEYS)):
+            raise ValueError(f"beside 'stages', a recipe has no '{others[0]}': write it into a stage")
+        last = data["stages"][-1]
+        settings = dict(last) if isinstance(last, Recipe | Mapping) else {}
+        return {**{key: value for key, value in settings.items() if key not in STAGED_KEYS}, **data}
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        if any(stage.stages for stage in self.stages):
+            raise ValueError("a stage has no 'stages' of its own")
+        if len(self.stages) == 1:
+            raise ValueError("give two 'stages' or more; a single one is a recipe without 'stages'")
+        if sum(stage.correction is not None for stage in self.stages) > 1:
+            raise ValueError("only one stage can have a 'correction'")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_settings_of_its_stages(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if self.stages:
+            return {key: data[key] for key in STAGED_KEYS if key in data}
+        return {key: value for key, value in data.items() if key != "stages"}
+
+    @property
+    def in_order(self) -> tuple[Recipe, ...]:
+        """Its stages, or the recipe itself if it has none."""
+        return self.stages or (self,)
 
     @model_validator(mode="after")
     def _space_and_aligner(self) -> Recipe:
@@ -271,77 +304,33 @@ class Recipe(Part):
         return self
 
     def changed_by(self, registry: Registry) -> Recipe:
-        """The recipe with the optimizer settings and the trust of a registry."""
+        """The recipe with the optimizer settings and the trust of a registry; all of its stages get them."""
+        if self.stages:
+            return self.with_stages([stage.changed_by(registry) for stage in self.stages])
         changed = self.with_optimizer(registry.optimizer)
         if registry.trust is None:
             return changed
         return changed.model_copy(update={"trust": registry.trust.applied(self.trust)})
+
+    def with_stages(self, stages: Sequence[Recipe]) -> Recipe:
+        """The recipe with other stages."""
+        about = {"name": self.name, "summary": self.summary, "source": self.source}
+        return Recipe.model_validate({**about, "stages": tuple(stages)})
 
     def with_optimizer(self, changes: OptimizerEntry) -> Recipe:
         """The recipe with the optimizer settings of the registry."""
         given = {key: value for key, value in changes.model_dump().items() if value is not None}
         if not given:
             return self
-        if "steps" in given or "epochs" in given:
-            given = {"steps": None, "epochs": None, "min_steps": None, "max_epochs": None, **given}
-        optimizer = OptimizerPart.model_validate({**self.optimizer.model_dump(), **given})
+        optimizer = OptimizerPart.model_validate(changed_optimizer(self.optimizer, given))
         return self.model_copy(update={"optimizer": optimizer})
 
 
-@dataclass(frozen=True)
-class RecipeFile:
-    """The text of a recipe, and its path for messages."""
-
-    origin: str
-    text: str
-
-
-def recipe_file(name_or_path: str, catalogue: Catalogue, root: Path | str = ".") -> RecipeFile:
-    """The file of a recipe, given by name or by path (relative to ``root``); see :func:`is_path`.
-
-    Raises:
-        KdkitError: unknown name, or no readable text file at the path.
-    """
-    if not is_path(name_or_path):
-        spec = catalogue.spec(RecipeSpec, name_or_path)
-        package, _, file = spec.resource.partition(":")
-        resource = files(package) / file
-        return RecipeFile(str(resource), resource.read_text(encoding="utf-8"))
-    path = Path(root) / name_or_path
-    try:
-        return RecipeFile(name_or_path, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise KdkitError(
-            "KD-PROJ-003",
-            "this recipe cannot be read",
-            where=str(path),
-            why=str(error),
-            fix="correct the path; 'kdkit recipes' lists recipes by name",
-            code=ExitCode.MISSING,
-        ) from None
-
-
-def load_recipe(name_or_path: str, catalogue: Catalogue, root: Path | str = ".") -> Recipe:
-    """Read and check a recipe.
-
-    Args:
-        name_or_path: a name of the catalogue, or the path of a YAML file.
-        catalogue: knows the losses, aligners and trust policies.
-        root: base of relative paths: the folder of ``registry.yaml``.
-
-    Raises:
-        KdkitError: an invalid key or an unknown name, with ``file:line``.
-    """
-    file = recipe_file(name_or_path, catalogue, root)
-    recipe, located = read_model(Recipe, file.text, file.origin)
-    for number, loss in enumerate(recipe.losses):
-        _known("loss", loss.name, catalogue, located.where(("losses", number, "name")))
-    if recipe.aligner:
-        _known("aligner", recipe.aligner.name, catalogue, located.where(("aligner", "name")))
-    for key, part in (("previous", recipe.increment.previous), ("without_replay", recipe.increment.without_replay)):
-        _known("loss", part.loss, catalogue, located.where(("increment", key, "loss")))
-    _known("policy", recipe.trust.policy, catalogue, located.where(("trust", "policy")))
-    return recipe
+def changed_optimizer(optimizer: OptimizerPart, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of ``optimizer`` with those that are ``given``; a given length replaces all of its length."""
+    if "steps" in given or "epochs" in given:
+        given = {"steps": None, "epochs": None, "min_steps": None, "max_epochs": None, **given}
+    return {**optimizer.model_dump(), **given}
 
 
 def signals_read(recipe: Recipe, catalogue: Catalogue) -> frozenset[str]:
@@ -355,13 +344,7 @@ def learns_alone(recipe: Recipe, catalogue: Catalogue) -> bool:
     return any(not catalogue.spec(LossSpec, part.name).signals for part in recipe.losses)
 
 
-def is_path(name_or_path: str) -> bool:
-    """Whether it contains a slash or ends in ``.yaml`` or ``.yml``."""
-    return "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
-
-
-def _known(family: str, name: str, catalogue: Catalogue, where: str) -> None:
-    try:
-        catalogue.get(family, name)
-    except KdkitError as error:
-        raise error.at(where) from None
+def teaching_stage(recipe: Recipe, catalogue: Catalogue) -> Recipe:
+    """The last stage that reads teachers, whose trust decides; the last one if none does."""
+    reading = [stage for stage in recipe.in_order if signals_read(stage, catalogue)]
+    return (reading or recipe.in_order)[-1]

@@ -18,6 +18,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             factory="kdkit.plugins.losses.clip:ClipLoss",
             signals=(),
             least_batch=2,
+            outputs=("image", "text"),
         ),
         LossSpec(
             name="fd",
@@ -30,6 +31,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             factory="kdkit.plugins.losses.icl:InteractiveContrast",
             needs_all_signals=True,
             least_batch=2,
+            outputs=("image", "text"),
         ),
         LossSpec(
             name="crd",
@@ -37,6 +39,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             factory="kdkit.plugins.losses.crd:RelationalDistillation",
             needs_all_signals=True,
             least_batch=2,
+            outputs=("image", "text"),
         ),
         LossSpec(
             name="vkd",
@@ -49,6 +52,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             factory="kdkit.plugins.losses.tokens.losses:AnswerCrossEntropy",
             signals=(),
             per_sample=True,
+            outputs=("answer_hidden",),
         ),
         LossSpec(
             name="token-kd",
@@ -58,6 +62,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             per_sample=True,
             same_tokens=True,
             needs_all_signals=True,
+            outputs=("answer_hidden",),
         ),
         LossSpec(
             name="uld",
@@ -66,6 +71,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             signals=TOKEN_SIGNALS,
             per_sample=True,
             needs_all_signals=True,
+            outputs=("answer_hidden",),
         ),
         LossSpec(
             name="answer-vkd",
@@ -75,5 +81,6 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             per_sample=True,
             same_tokens=True,
             needs_all_signals=True,
+            outputs=("answer_hidden",),
         ),
     )

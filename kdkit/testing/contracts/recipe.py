@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from kdkit.core.contracts import RecipeSpec
 from kdkit.core.plugin_system.catalogue import Family
-from kdkit.core.project.recipe import Recipe, load_recipe
+from kdkit.core.project.recipe import Recipe
+from kdkit.core.project.recipe_file import load_recipe
 from kdkit.testing.contract import Contract
 
 WIDTHS = {"in_dim": 6, "out_dim": 4}
@@ -34,10 +35,11 @@ class RecipeContract(Contract):
 
 
 def _parts(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    for loss in recipe.losses:
-        yield "loss", loss.name, loss.options
-    if recipe.increment.previous.weight:
-        yield "loss", recipe.increment.previous.loss, recipe.increment.previous.options
-    if recipe.aligner:
-        yield "aligner", recipe.aligner.name, {**recipe.aligner.options, **WIDTHS}
-    yield "policy", recipe.trust.policy, recipe.trust.options
+    for stage in recipe.in_order:
+        for loss in stage.losses:
+            yield "loss", loss.name, loss.options
+        if stage.increment.previous.weight:
+            yield "loss", stage.increment.previous.loss, stage.increment.previous.options
+        if stage.aligner:
+            yield "aligner", stage.aligner.name, {**stage.aligner.options, **WIDTHS}
+        yield "policy", stage.trust.policy, stage.trust.options

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 from tests.toy_project import make_project, open_project, write_images
 

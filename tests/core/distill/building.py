@@ -10,7 +10,7 @@ from kdkit.core.distill.model.build import Build, build
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.run import Prepared
+from kdkit.core.distill.prepare import Prepared
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Version
 

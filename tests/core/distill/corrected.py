@@ -19,8 +19,10 @@ from kdkit.core.distill.loop.accelerator import make_accelerator
 from kdkit.core.distill.loop.dataloader import DistillBatch
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.model.build import Build
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import Prepared, prepare
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, Prepared, distill, prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from tests.core.distill.building import build_prepared

@@ -19,7 +19,8 @@ from kdkit.core.distill.cost_estimate import dry_run, memory_bytes, version_byte
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress, checkpoint_bytes
 from kdkit.core.distill.loop.train import make_optimizer
 from kdkit.core.distill.model.previous_version import LABEL
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.project.versions import Versions
 from tests.core.distill.model.test_task import SETTINGS
 from tests.core.distill.toy_runs import recipe
@@ -93,7 +94,7 @@ def test_an_estimate_of_a_run_writes_nothing_and_tells_a_small_disk(
     make_project(root, teachers={"radio": ("ct",)}, domains=("ct",))
     dry_run(open_project(root), Options(cpu=True), Notes())  # extracts the features
     before, notes = set(root.rglob("*")), Notes()
-    _, estimate = dry_run(open_project(root), Options(cpu=True), notes)
+    _, estimate = dry_run(open_project(root), Options(cpu=True), notes)[-1]
     assert set(root.rglob("*")) == before
     assert not [warning for warning in notes.warnings if "on disk" in warning]
     distill(open_project(root), Options(cpu=True))
@@ -117,7 +118,7 @@ def test_an_estimate_beside_another_one_keeps_its_targets(with_xray: Path, monke
         progress(timer, label, done, total, note)
 
     monkeypatch.setattr(cost_estimate._Timer, "progress", estimate_again)
-    _, estimate = dry_run(open_project(with_xray), options, Notes())
+    _, estimate = dry_run(open_project(with_xray), options, Notes())[-1]
     assert nested
     assert estimate.previous_seconds > 0
     assert not [path for path in (with_xray / ".kdkit").rglob("*") if "previous-version" in path.name]
@@ -127,7 +128,7 @@ def test_of_an_answering_student_with_adapters_the_base_is_not_on_the_disk(tmp_p
     project = make_answering(tmp_path, init=str(make_base(tmp_path / "base")), lora=LORA)
     version = Versions(project).get()
     base = (tmp_path / "base" / "model.safetensors").stat().st_size
-    _, estimate = dry_run(project, Options(cpu=True), Notes())
+    _, estimate = dry_run(project, Options(cpu=True), Notes())[-1]
     adapters = size(version.student_folder)
     assert adapters <= estimate.disk < 13 * adapters
     assert base < estimate.memory < 2 * base

@@ -20,10 +20,12 @@ from torch import nn
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
 from kdkit.core.distill import judge, promotion
-from kdkit.core.distill import run as run_module
+from kdkit.core.distill import prepare as prepare_module
 from kdkit.core.distill.guard_tasks import GuardTasks
 from kdkit.core.distill.model import student
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.guard import apply_guard
 from kdkit.core.evaluation.retention import Retention
 from kdkit.core.project.project import Project
@@ -353,14 +355,14 @@ def test_files_are_read_and_the_student_is_built_once(with_xray: Path, monkeypat
     for owner, name in (
         (load, "load_registry"),
         (Lock, "load"),
-        (run_module, "load_index"),
+        (prepare_module, "load_index"),
         (student, "load_student"),
         (promotion, "load_student"),
         (judge, "load_student"),
     ):
         monkeypatch.setattr(owner, name, partial(_counted, calls, f"{owner.__name__}.{name}", getattr(owner, name)))
     run(project, incremental=True)
-    names = ("registry.load.load_registry", "Lock.load", "run.load_index", "student.load_student")
+    names = ("registry.load.load_registry", "Lock.load", "prepare.load_index", "student.load_student")
     assert [sum(n for call, n in calls.items() if call.endswith(name)) for name in names] == [1, 1, 1, 1]
     assert sum(calls.values()) == len(names)
 

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from kdkit.core.contracts import Silent
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.promotion import Outcome
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from tests.toy_project import RECIPE, open_project, train_teacher

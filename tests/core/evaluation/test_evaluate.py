@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from kdkit.core.data import load_index
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.evaluator import TaskChoice
 from kdkit.core.evaluation.features import StoredFeatures

@@ -14,7 +14,9 @@ from kdkit.core.contracts import Sample, Split
 from kdkit.core.data import load_index
 from kdkit.core.data.images import open_image
 from kdkit.core.data.teacher_labels import GAVE, read_labels
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.evaluation.evaluator import TaskChoice
 from kdkit.core.evaluation.trust.report import report_trust

@@ -10,7 +10,8 @@ import pytest
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import RecipeSpec
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.recipe import OptimizerPart, Recipe, load_recipe, recipe_file
+from kdkit.core.project.recipe import OptimizerPart, Recipe
+from kdkit.core.project.recipe_file import load_recipe, recipe_file
 from kdkit.core.project.registry.schema import OptimizerEntry, Registry
 from tests.errors import raises_error
 

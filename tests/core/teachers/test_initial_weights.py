@@ -17,7 +17,8 @@ from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent, StudentSpec, TeacherSpec
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.model.student import StudentBuilder
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.plugin_system.catalogue import Entry
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Versions

@@ -22,7 +22,7 @@ from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing, live_devices
 from kdkit.core.features.extract.status import column_statuses
 from kdkit.core.project.project import Project
-from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.loaders import endpoint_client

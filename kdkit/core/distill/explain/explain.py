@@ -11,6 +11,7 @@ import numpy as np
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import SPLITS, Reporter
 from kdkit.core.data import SampleIndex, load_index
+from kdkit.core.distill.checked_inventory import checked_inventory, measurable_domains
 from kdkit.core.distill.explain.runs import (
     COMMAND,
     ExplainOptions,
@@ -24,7 +25,6 @@ from kdkit.core.distill.plan.checks import idle_losses
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.run import checked_inventory, measurable_domains
 from kdkit.core.distill.trials.trial import PlannedTraining, TrialOptions, digest_of
 from kdkit.core.evaluation.evaluator import FeatureEvaluator, make_evaluator
 from kdkit.core.evaluation.leave_one_out import Explanation
@@ -78,6 +78,13 @@ def prepare_explanation(
     version = Versions(project).get(name)
     lineage = version.lineage
     accelerator = TrialOptions(options.cpu, lineage.training.machine.precision).accelerator(COMMAND)
+    if lineage.recipe.stages:
+        raise KdkitError(
+            "KD-DIST-362",
+            f"the recipe of {version.name} has stages, which 'kdkit explain' cannot repeat yet",
+            where=f"recipe {lineage.recipe.name}",
+            fix="explain a version that was made with one of its stages alone: kdkit distill --stage NUMBER",
+        )
     _require_domains(version, options)
     project = _as_of(project, version, reporter)
     index = _known_part(load_index(project, reporter), version, reporter)

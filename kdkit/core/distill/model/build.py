@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,7 +42,7 @@ from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.loss_signals import losses_with_teachers, no_signal_error, reads_teacher
 from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Indices, Plan
-from kdkit.core.project.recipe import Recipe, signals_read
+from kdkit.core.project.recipe import LossPart, Recipe, signals_read
 from kdkit.core.project.versions import TASK, Version
 
 if TYPE_CHECKING:
@@ -118,20 +119,21 @@ def build(
     device: torch.device | str = "cpu",
     shown: Indices | None = None,
 ) -> Build:
-    """Make the task of a plan; an increment starts from the parent's student, heads and losses.
+    """Make the task of a plan. An increment starts from the parent's student, heads and losses; a later stage from
+    those of the stage before.
 
     Args:
-        builder: of the student; knows the parent.
+        builder: of the student; knows what it starts from.
         scratch: folder of this plan for the previous version's targets.
         device: of the student.
         shown: samples of a trial run; the previous version's targets are computed for no others, and no inputs are
             stored.
 
     Raises:
-        KdkitError: an answer that the student cannot be taught; a student that is not the parent's; a teacher without
+        KdkitError: an answer that the student cannot be taught; a student that is not the start's; a teacher without
             a signal that the losses read.
     """
-    student, parent, catalogue = builder.student.to(device), builder.parent, builder.catalogue
+    student, start, catalogue = builder.student.to(device), builder.parent, builder.catalogue
     builder.restore_generator()
     model = cast(Student, student)
     require_teachable(student, (inventory.index.samples[row] for pool in plan.pools for row in pool.indices))
@@ -153,18 +155,18 @@ def build(
         views = RandomViews(plan.recipe.augment, input_size(blank))
     inputs = InputCache(model, inventory.index, stored=stored, threads=builder.reading.threads, views=views)
     targets = list(teachers)
-    if parent is not None and plan.previous.weight:
+    if plan.increments and plan.previous.weight:
         targets.append(previous_version_targets(student, inputs, plan, catalogue, scratch, reporter, shown))
-    saved = {} if parent is None else saved_task(parent, plan)
-    features = None if parent is None else lambda rows, label: student_features(student, inputs, rows, reporter, label)
+    saved = {} if start is None else saved_task(start, plan)
+    features = None if start is None else lambda rows, label: student_features(student, inputs, rows, reporter, label)
     aligners = make_aligners(catalogue, plan, inventory, teachers, model.outputs, saved, features)
     train = inventory.rows("train")
     projections = _projections(plan.recipe, targets, model.outputs, aligners, train)
-    pull = 0.0 if parent is None else plan.recipe.increment.pull
+    pull = plan.recipe.increment.pull if plan.increments else 0.0
     frozen = altered = None
-    if parent is not None and plan.previous.frozen_energy:
+    if plan.increments and plan.previous.frozen_energy:
         frozen = FrozenDirections(student, plan.previous.frozen_energy, reporter)
-    if parent is not None and plan.previous.altered:
+    if plan.increments and plan.previous.altered:
         altered = AlteredInputs(student, plan.previous.altered)
     parts = MicroBatches(plan.recipe.optimizer.micro_batch, reporter)
     if parts.splits:
@@ -174,7 +176,7 @@ def build(
     state = task.state_dict()
     fitting = {name: x for name, x in saved.items() if name in state and state[name].shape == x.shape}
     task.load_state_dict(fitting, strict=False)
-    if parent is not None and plan.recipe.space == "heads":
+    if start is not None and plan.recipe.space == "heads":
         prefixes = {t.name: f"projections.{module_key(t.name)}.heads." for t in teachers}
         without_heads = [t for t in teachers if not any(key.startswith(prefixes[t.name]) for key in saved)]
         _fit_new_heads(task, inputs, without_heads, train, reporter)
@@ -255,7 +257,7 @@ def _heads(recipe: Recipe, teacher: TeacherTargets, outputs: Mapping[str, int]) 
 def _fit_new_heads(
     task: DistillTask, inputs: InputCache, teachers: Sequence[TeacherTargets], train: Indices, reporter: Reporter
 ) -> None:
-    """Fit the heads that the parent does not have to the student as it is."""
+    """Fit the heads that the start does not have to the student as it is."""
     for teacher in teachers:
         taught = teacher.taught(train)
         if not teacher.widths or not len(taught):
@@ -289,15 +291,24 @@ def target_chunks(
         yield chunk
 
 
-def saved_task(parent: Version, plan: Plan) -> dict[str, Tensor]:
-    """The parent's heads, aligners, norms and losses that this plan continues.
+def saved_task(start: Version, plan: Plan) -> dict[str, Tensor]:
+    """Heads, aligners, norms and losses of ``start`` that this plan continues.
 
-    Tensors of a teacher that changed since start anew; so does everything if the recipe's space is another one.
+    Tensors of a teacher that changed since start anew, and those of another loss; so does everything if the recipe's
+    space is another one.
     """
-    saved = read_tensors(parent.file(TASK))
-    before, now = parent.lineage.recipe, plan.recipe
+    saved = read_tensors(start.file(TASK))
+    before, now = start.lineage.recipe, plan.recipe
     parts = ("heads", "space", "shared_towers", "aligner", "targets")
     if any(getattr(before, part) != getattr(now, part) for part in parts):
         return {}
-    changed = tuple(f"projections.{module_key(name)}." for name in plan.new_teachers)
+    known = {teacher.name: teacher.fingerprint for teacher in start.lineage.teachers}
+    new = [teacher.name for teacher in plan.teachers if known.get(teacher.name) != teacher.fingerprint]
+    others = [n for n, pair in enumerate(zip_longest(before.losses, now.losses)) if not _same_loss(*pair)]
+    changed = (*(f"projections.{module_key(name)}." for name in new), *(f"losses.{number}." for number in others))
     return {name: x for name, x in saved.items() if not name.startswith(changed)}
+
+
+def _same_loss(before: LossPart | None, now: LossPart | None) -> bool:
+    """Whether parameters of a loss mean the same in both."""
+    return before is not None and now is not None and (before.name, before.options) == (now.name, now.options)

@@ -30,7 +30,7 @@ class StudentBuilder:
     Attributes:
         entry: the registry's student.
         registry_path: for messages; paths in the config are relative to its folder.
-        parent: the version that an increment starts from; None for a new student.
+        parent: the version, or the result of a stage, that the run starts from; None for a new student.
         seed: of a new student's weights.
         reading: how its inputs are read; ``state`` is the folder in which they may be stored.
         with_folders: puts folders in the place of models that the config names.
@@ -68,6 +68,10 @@ class StudentBuilder:
             KdkitError: the registry's student is not the parent's; what the family raises.
         """
         return self._built[0]
+
+    def release(self) -> None:
+        """Forget the built student: the next use builds it anew."""
+        self.__dict__.pop("_built", None)
 
     def restore_generator(self) -> None:
         """Set torch's generator to its state right after the student was built.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import IMAGE, TEXT, NeedsSignals, Reporter, Sample, Student
+from kdkit.core.contracts import IMAGE, TEXT, LossSpec, NeedsSignals, Reporter, Sample, Student
 from kdkit.core.data.entries import read_sources
 from kdkit.core.distill.model.altered_inputs import require_altering
 from kdkit.core.distill.model.projection import require_orthogonal_widths
@@ -27,7 +27,8 @@ from kdkit.core.distill.plan.checks import (
 from kdkit.core.distill.plan.inventory import domain_limits
 from kdkit.core.distill.plan.loss_signals import losses_with_teachers, no_signal_error, reads_teacher, skipping_losses
 from kdkit.core.features.extract.answers import TOKENS
-from kdkit.core.project.recipe import load_recipe, signals_read
+from kdkit.core.project.recipe import signals_read, teaching_stage
+from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.project.versions import Versions
 
 if TYPE_CHECKING:
@@ -94,6 +95,25 @@ def require_needed_signals(recipe: Recipe, catalogue: Catalogue, teachers: Mappi
             )
 
 
+def require_outputs(recipe: Recipe, builder: StudentBuilder) -> None:
+    """Check, before an extraction, that the student gives what the losses read.
+
+    Raises:
+        KdkitError: a loss that reads another output.
+    """
+    for part in recipe.losses:
+        needed = builder.catalogue.spec(LossSpec, part.name).outputs
+        given = cast(Student, builder.student).outputs if needed else {}
+        if lacking := [name for name in needed if name not in given]:
+            raise KdkitError(
+                "KD-DIST-360",
+                f"the loss '{part.name}' reads the output {' and '.join(lacking)}, which the student does not give",
+                where=f"recipe {recipe.name}",
+                why=f"the student gives {', '.join(given)}; all stages of a recipe train the same student",
+                fix="choose a recipe for such students: 'kdkit recipes'",
+            )
+
+
 def require_protection(recipe: Recipe, builder: StudentBuilder, index: SampleIndex) -> None:
     """Check, before an extraction, that the student can do what protects the parent without old samples.
 
@@ -125,7 +145,8 @@ def compare_with_student(project: Project, name: str, reporter: Reporter) -> Non
     """
     registry, catalogue = project.registry, project.catalogue
     try:
-        recipe, facts = load_recipe(registry.recipe, catalogue, project.root), project.lock.teacher(name)
+        recipe = teaching_stage(load_recipe(registry.recipe, catalogue, project.root), catalogue)
+        facts = project.lock.teacher(name)
         builder = StudentBuilder.of(project, Versions(project).current())
         answers = TOKENS in facts.signals and TOKENS in signals_read(recipe, catalogue)
         samples = [s for entry in read_sources(project) for s in entry.samples] if answers and registry.data else []

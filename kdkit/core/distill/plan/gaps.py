@@ -10,7 +10,7 @@ from kdkit.core.project.versions import Version, Versions
 def warn_of_gaps(plan: Plan, parent: Version | None, versions: Versions, reporter: Reporter) -> None:
     """Warn of what the result will lack."""
     current = versions.current()
-    if parent is None and current is not None:
+    if parent is None and current is not None and (plan.stage is None or plan.stage.recipe is not None):
         reporter.warn(
             f"this makes a new student from scratch and does not compare it with {current.name}; --incremental "
             f"continues {current.name}, 'kdkit rollback {current.name}' returns to it"
@@ -33,7 +33,9 @@ def _warn_of_forgetting(plan: Plan, parent: Version, reporter: Reporter) -> None
     here = [domain for domain in plan.domains_without_rehearsal if domain in plan.domains_without_teacher]
     absent = [domain for domain in plan.domains_without_rehearsal if domain not in here]
     advice = ""
-    if not plan.previous.protects:
+    if plan.continued:
+        advice = f"without --continue, 'increment' of the recipe can protect what {parent.name} knows"
+    elif not plan.previous.protects:
         protects = plan.recipe.increment.without_replay.protects
         value = "the recipe's 'without_replay'" if protects else "{frozen_energy: 0.5}"
         advice = f"set 'increment.previous' of the recipe to {value}, so that {parent.name} itself protects them"

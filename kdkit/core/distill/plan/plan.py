@@ -20,6 +20,8 @@ from kdkit.core.evaluation.sampling import sample_groups
 from kdkit.core.project.recipe import PreviousPart, Recipe
 from kdkit.core.project.versions import Version
 
+NOTHING_NEW = "KD-DIST-035"
+"""Error of an increment that would bring nothing new."""
 Taught = Mapping[str, Mask]
 """Teacher -> (n,) which of n training samples it may teach."""
 

@@ -186,8 +186,28 @@ class PlannedTeacher:
 
 
 @dataclass(frozen=True)
+class StagePlace:
+    """Where a plan stands in a recipe with stages.
+
+    Attributes:
+        number: from 1.
+        count: of the recipe's stages, those that a run leaves out included.
+        recipe: the whole one, in the plan of the last stage.
+    """
+
+    number: int
+    count: int
+    recipe: Recipe | None = None
+
+    @property
+    def title(self) -> str:
+        """``stage 2 of 2``."""
+        return f"stage {self.number} of {self.count}"
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A run.
+    """A run, or one stage of it.
 
     Attributes:
         parent: the version that an increment starts from; None for a run from scratch.
@@ -210,6 +230,9 @@ class Plan:
         augmented: training samples that get random views, because no teacher covers them.
         domains_not_judged: domains that the run trains and the calibration split cannot measure.
         domains: names of the domain numbers in ``pools``.
+        continued: it starts from the parent, and does what a run from scratch does: all samples, the recipe's own
+            length and rate.
+        stage: None where the recipe has no stages.
     """
 
     recipe: Recipe
@@ -234,6 +257,18 @@ class Plan:
     augmented: int = 0
     finished: str | None = None
     domains: tuple[str, ...] = ()
+    continued: bool = False
+    stage: StagePlace | None = None
+
+    @property
+    def increments(self) -> bool:
+        """Whether ``increment`` of the recipe applies."""
+        return self.parent is not None and not self.continued
+
+    @property
+    def whole_recipe(self) -> Recipe:
+        """In the plan of the last stage that of the run, with all stages; else that of the plan."""
+        return self.recipe if self.stage is None or self.stage.recipe is None else self.stage.recipe
 
     @property
     def new_teachers(self) -> tuple[str, ...]:
@@ -256,7 +291,9 @@ class Plan:
         """The form of ``--dry-run --json``."""
         return {
             "recipe": self.recipe.name,
+            "stage": None if self.stage is None else {"number": self.stage.number, "count": self.stage.count},
             "parent": self.parent,
+            "continued": self.continued,
             "teachers": [asdict(teacher) for teacher in self.teachers],
             "trust": self.recipe.trust.model_dump(mode="json"),
             "domains_without_teacher": list(self.domains_without_teacher),

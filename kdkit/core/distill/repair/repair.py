@@ -15,9 +15,9 @@ from kdkit.core.distill.judge import Judge, Judgement
 from kdkit.core.distill.loop.distributed import broadcast
 from kdkit.core.distill.model.interpolation import State
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.promotion import TrainedRun
 from kdkit.core.distill.repair.rehearsal import Rehearsal
 from kdkit.core.distill.repair.search import RepairSearch
+from kdkit.core.distill.trained_run import TrainedRun
 from kdkit.core.project.recipe import RepairPart
 
 if TYPE_CHECKING:

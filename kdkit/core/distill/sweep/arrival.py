@@ -16,11 +16,14 @@ from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.data import SampleIndex
+from kdkit.core.distill.checked_inventory import checked_inventory
 from kdkit.core.distill.model.student import StudentBuilder
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.ablation import shortened
 from kdkit.core.distill.plan.plan import make_plan
+from kdkit.core.distill.prepare import Prepared
 from kdkit.core.distill.promotion import promote
-from kdkit.core.distill.run import Options, Prepared, checked_inventory, train_plan
+from kdkit.core.distill.training import train_plan
 from kdkit.core.distill.trials.trial import TrialOptions
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.project.registry.schema import GuardEntry

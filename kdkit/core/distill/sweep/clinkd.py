@@ -30,7 +30,8 @@ from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.features import evaluating
 from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.evaluation.sweeps.clinkd import FIGURE_4, TABLE_2, TABLE_3
-from kdkit.core.project.recipe import LossPart, Recipe, load_recipe, signals_read
+from kdkit.core.project.recipe import LossPart, Recipe, signals_read
+from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.teachers import open_teacher
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import numpy as np
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter, Silent, Split, StudentSpec
 from kdkit.core.data import SampleIndex, load_index
+from kdkit.core.distill.checked_inventory import checked_inventory, measurable_domains
 from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.ablation import shortened
@@ -19,7 +20,6 @@ from kdkit.core.distill.plan.checks import idle_losses
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.run import checked_inventory, measurable_domains
 from kdkit.core.distill.sweep.arrival import ArrivingTeachers, expected_steps
 from kdkit.core.distill.sweep.clinkd import clinkd_question, measure_reranked
 from kdkit.core.distill.sweep.questions import (
@@ -40,7 +40,8 @@ from kdkit.core.distill.trials.trial import (
     measure_student,
 )
 from kdkit.core.evaluation.sweeps.record import SweepRecord, SweptVariation
-from kdkit.core.project.recipe import Recipe, learns_alone, load_recipe, signals_read
+from kdkit.core.project.recipe import Recipe, learns_alone, signals_read
+from kdkit.core.project.recipe_file import load_recipe
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -107,6 +108,13 @@ def plan_sweep(
     accelerator = options.trials.accelerator(COMMAND)
     recipe = load_recipe(options.recipe or project.registry.recipe, project.catalogue, project.root)
     recipe = recipe.changed_by(project.registry)
+    if recipe.stages:
+        raise KdkitError(
+            "KD-DIST-363",
+            f"recipe {recipe.name} has stages, and '{COMMAND}' varies a recipe without them",
+            where="--recipe",
+            fix="name the recipe of one stage: " + ", ".join(stage.name for stage in recipe.stages),
+        )
     index = load_index(project, reporter)
     planner = _Planner(project, index, options, str(accelerator.device), reporter)
     asked = QUESTIONS[question](Asked(project, recipe, arguments, index, planner.inventory))

@@ -23,9 +23,11 @@ from kdkit.core.contracts import Reporter, Split
 from kdkit.core.distill.judge import evaluate_student
 from kdkit.core.distill.loop.accelerator import make_accelerator
 from kdkit.core.distill.model.student import StudentBuilder
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.run import Options, Prepared, train_plan
+from kdkit.core.distill.prepare import Prepared
+from kdkit.core.distill.training import train_plan
 from kdkit.core.evaluation.evaluator import FeatureEvaluator, make_evaluator
 from kdkit.core.evaluation.kept_evaluations import KeptEvaluations
 from kdkit.core.evaluation.scores import Evaluation

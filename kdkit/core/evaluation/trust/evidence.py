@@ -14,7 +14,8 @@ from kdkit.core.data.check.finding import Check, Finding, count_of
 from kdkit.core.data.names import name_some
 from kdkit.core.evaluation.metrics import wilson
 from kdkit.core.evaluation.trust.measurements import LEVEL
-from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.recipe import teaching_stage
+from kdkit.core.project.recipe_file import load_recipe
 
 NAME = "evidence"
 ACCURACY, WIDE = 0.8, 0.1
@@ -50,7 +51,8 @@ def check_evidence(data: Examined) -> Iterator[Finding]:
     """
     project = data.project
     try:
-        trust = load_recipe(project.registry.recipe, project.catalogue, project.root).changed_by(project.registry).trust
+        recipe = load_recipe(project.registry.recipe, project.catalogue, project.root).changed_by(project.registry)
+        trust = teaching_stage(recipe, project.catalogue).trust
         options = {**project.catalogue.spec(TrustPolicySpec, trust.policy).options, **trust.options}
         policy: TrustPolicy = project.catalogue.make("policy", trust.policy, **options)
     except KdkitError as error:

@@ -33,7 +33,8 @@ from kdkit.core.evaluation.trust.weights import (
 )
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_calibration, extraction_hint
-from kdkit.core.project.recipe import learns_alone, load_recipe
+from kdkit.core.project.recipe import learns_alone, teaching_stage
+from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.project.registry.schema import TrustBy, TrustEntry
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def report_trust(
     if device is not None:
         extract_calibration(project, table, device=device, reporter=reporter)
     evaluator = make_evaluator(registry, catalogue, table)
-    recipe = load_recipe(registry.recipe, catalogue, project.root).changed_by(registry)
+    recipe = teaching_stage(load_recipe(registry.recipe, catalogue, project.root).changed_by(registry), catalogue)
     basis = _chosen_basis(recipe.trust, by, per)
     measure_by = choose_basis(basis.by, evaluator, reporter)
     known = {*store.teachers, *load_measurements(trust_file(store.root), measure_by)}

@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.base.yaml_model import read_model
 from kdkit.core.contracts import StudentSpec
-from kdkit.core.project.recipe import Recipe, is_path, recipe_file
+from kdkit.core.project.recipe import Recipe
+from kdkit.core.project.recipe_file import is_path, read_recipe, recipe_file, stage_recipes
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.pinned import pinned
 
@@ -86,17 +86,19 @@ def used_names(project: Project, lock: Lock, recipe: str) -> Iterator[tuple[str,
         yield "recipe", recipe
     try:
         file = recipe_file(recipe, project.catalogue, project.root)
-        parts, _ = read_model(Recipe, file.text, file.origin)
+        yield from (("recipe", name) for name in stage_recipes(file) if not is_path(name))
+        parts, _ = read_recipe(file, project.catalogue, project.root)
     except KdkitError:
         return
     yield from names_of(parts)
 
 
 def names_of(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(family, name) of the parts of a recipe."""
-    yield from (("loss", part.name) for part in recipe.losses)
-    yield "loss", recipe.increment.previous.loss
-    yield "loss", recipe.increment.without_replay.loss
-    yield "policy", recipe.trust.policy
-    if recipe.aligner:
-        yield "aligner", recipe.aligner.name
+    """(family, name) of the parts of a recipe, of all its stages."""
+    for stage in recipe.in_order:
+        yield from (("loss", part.name) for part in stage.losses)
+        yield "loss", stage.increment.previous.loss
+        yield "loss", stage.increment.without_replay.loss
+        yield "policy", stage.trust.policy
+        if stage.aligner:
+            yield "aligner", stage.aligner.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.project.lineage import EarlierHistory
 from kdkit.core.project.manifest import MANIFEST, Manifest
+from kdkit.core.project.recipe_file import is_path, recipe_file, stage_recipes
 from kdkit.core.project.registry.lock import FileFact
 from kdkit.core.project.versions import CORRECTIONS, HISTORY, Version, Versions
 from kdkit.core.sharing.bundle.manifest import REQUIREMENTS, require_known_kinds
@@ -101,10 +103,8 @@ def _folder(project: Project, folder: Path, reporter: Reporter) -> list[Item]:
 
 
 def _project(project: Project, reporter: Reporter) -> list[Item]:
-    from kdkit.core.project.recipe import is_path
-
     registry = project.registry
-    named = [registry.recipe] if is_path(registry.recipe) else []
+    named = [name for name in _recipes(project) if is_path(name)]
     paths = [project.registry_path, project.lock_path]
     for name in dict.fromkeys([*named, *_paths_in(registry.student.config)]):
         paths.append(_inside(project, name))
@@ -113,6 +113,13 @@ def _project(project: Project, reporter: Reporter) -> list[Item]:
         found = _folder(project, path, reporter) if path.is_dir() else [_file(project, path)] if path.exists() else []
         items |= {item.path: item for item in found}
     return list(items.values())
+
+
+def _recipes(project: Project) -> Iterator[str]:
+    """The registry's recipe and those that its stages name; an unreadable file is bundled as it is."""
+    yield project.registry.recipe
+    with suppress(KdkitError):
+        yield from stage_recipes(recipe_file(project.registry.recipe, project.catalogue, project.root))
 
 
 def _paths_in(value: Any) -> Iterator[str]:

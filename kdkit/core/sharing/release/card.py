@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdkit.core.project.lineage import HUB, TrainingRecord
+from kdkit.core.project.lineage import HUB
 from kdkit.core.project.recipe import Recipe
+from kdkit.core.project.training_record import TrainingRecord
 from kdkit.core.sharing.release.card_facts import CardFacts, front_matter
 from kdkit.core.sharing.release.card_tables import (
     cell,

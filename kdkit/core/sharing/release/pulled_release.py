@@ -143,12 +143,12 @@ def lacking_plugins(catalogue: Catalogue, lineage: Lineage, registry: Registry, 
 def _needs(lineage: Lineage, registry: Registry, lock: Lock) -> Iterator[tuple[str, str, str]]:
     """(family, name, ``distribution@version`` or empty)."""
     yield "student", lineage.student.family, ""
-    recipe = lineage.recipe
-    for part in recipe.losses:
-        yield "loss", part.name, ""
-    if recipe.aligner:
-        yield "aligner", recipe.aligner.name, ""
-    yield "policy", (registry.trust.applied(recipe.trust) if registry.trust else recipe.trust).policy, ""
+    for recipe in lineage.recipe.in_order:
+        for part in recipe.losses:
+            yield "loss", part.name, ""
+        if recipe.aligner:
+            yield "aligner", recipe.aligner.name, ""
+        yield "policy", (registry.trust.applied(recipe.trust) if registry.trust else recipe.trust).policy, ""
     for name, facts in lock.teachers.items():
         if name in registry.teachers:
             yield "loader", facts.loader, ""

@@ -8,7 +8,7 @@ from typing import Any
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.features.extract.answers import TOKENS
 from kdkit.core.project.lineage import Origin
-from kdkit.core.project.recipe import is_path
+from kdkit.core.project.recipe_file import is_path
 from kdkit.core.project.registry.load import check_registry
 from kdkit.core.project.registry.lock import Lock, LockedTeacher
 from kdkit.core.project.registry.render import render_entry

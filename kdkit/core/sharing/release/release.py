@@ -17,7 +17,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, Silent, StudentSpec
 from kdkit.core.data.prompts import templates_of
 from kdkit.core.project.lineage import HUB, InitialWeights
-from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.sharing.release.card import write_card
 from kdkit.core.sharing.release.card_facts import CardFacts

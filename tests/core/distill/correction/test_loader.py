@@ -20,11 +20,13 @@ from kdkit.api.student import Distillation, DistillPlan
 from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction.loader import update_corrections
-from kdkit.core.distill.cost_estimate import dry_run
+from kdkit.core.distill.cost_estimate import PlannedStage, dry_run
 from kdkit.core.distill.loop.accelerator import make_accelerator
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.distill.pseudo_labels.review import Review
 from kdkit.core.distill.repair.rehearsal import Rehearsal
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import open_answering
 from kdkit.core.teachers.add import add_teacher
@@ -97,9 +99,9 @@ def test_the_lineage_names_the_file_of_corrections(tmp_path: Path) -> None:
 
 def test_dry_run_estimates_the_corrections(tmp_path: Path) -> None:
     make_project(tmp_path / "p", {"share": 0.5})
-    plan, estimate = dry_run(Project(tmp_path / "p"), Options(cpu=True), Silent())
+    plan, estimate = dry_run(Project(tmp_path / "p"), Options(cpu=True), Silent())[-1]
     assert estimate.correction_seconds > 0
-    assert "step 6, 12:" in str(DistillPlan(plan, estimate))
+    assert "step 6, 12:" in str(DistillPlan((PlannedStage(plan, estimate),)))
     assert plan.to_json()["correction"] == {"steps": [6, 12], "answers_per_round": 12, "corrector": "reference"}
     assert not (tmp_path / "p" / "versions").exists()
 

@@ -11,8 +11,9 @@ import pytest
 from kdkit.core.contracts import Sample, Silent
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.distill.correction.schedule import make_correction_schedule
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.types import CorrectionSchedule, SamplePool
-from kdkit.core.distill.run import Options, prepare
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import CorrectionPart
 from tests.core.distill.corrected import RECIPE, make_project, set_correction

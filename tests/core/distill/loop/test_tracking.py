@@ -11,7 +11,8 @@ import pytest
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.distill.loop.tracking import hide_secrets
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from tests.core.distill.loop.test_train import Stopped
 from tests.core.distill.toy_runs import Heard
 from tests.errors import raises_error

@@ -18,7 +18,8 @@ from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.train import train
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.project.versions import Versions
 from tests.conftest import start_module
 from tests.core.distill.model.test_task import SETTINGS

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.cost_estimate import dry_run
+from kdkit.core.distill.cost_estimate import PlannedStage, dry_run
 from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.task import DistillTask
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.run import distill
 from tests.core.distill.building import build_prepared
 from tests.core.distill.model.test_task import gradients, make_batch, make_task
 from tests.core.distill.toy_runs import assert_equal, recipe, run, weights
@@ -155,8 +157,11 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(with_xray: Path) 
 
 def test_the_plan_says_so(with_xray: Path) -> None:
     recipe(with_xray, ALTERED)
-    plan, estimate = dry_run(open_project(with_xray), Options(cpu=True, incremental=True), Silent())
-    assert "v1 teaches its own outputs on altered inputs (weight 5)" in str(DistillPlan(plan, estimate)).splitlines()
+    plan, estimate = dry_run(open_project(with_xray), Options(cpu=True, incremental=True), Silent())[-1]
+    assert (
+        "v1 teaches its own outputs on altered inputs (weight 5)"
+        in str(DistillPlan((PlannedStage(plan, estimate),))).splitlines()
+    )
     assert plan.to_json()["previous"]["altered"] == 5
 
 

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.cost_estimate import dry_run
+from kdkit.core.distill.cost_estimate import PlannedStage, dry_run
 from kdkit.core.distill.loop.train import make_optimizer
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
 from kdkit.core.distill.model.task import DistillTask
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.run import distill
 from tests.core.distill.building import build_prepared
 from tests.core.distill.model.test_task import SETTINGS, make_batch, make_task
 from tests.core.distill.toy_runs import assert_equal, recipe, run, weights
@@ -163,9 +165,9 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(with_xray: Path) 
 
 def test_the_plan_says_what_stays(with_xray: Path) -> None:
     recipe(with_xray, FROZEN)
-    plan, estimate = dry_run(open_project(with_xray), Options(cpu=True, incremental=True), Silent())
+    plan, estimate = dry_run(open_project(with_xray), Options(cpu=True, incremental=True), Silent())[-1]
     line = "The strongest directions of v1's weights stay as they are (60 % of each matrix's energy)"
-    assert line in str(DistillPlan(plan, estimate)).splitlines()
+    assert line in str(DistillPlan((PlannedStage(plan, estimate),))).splitlines()
     assert plan.to_json()["previous"]["frozen_energy"] == ENERGY
 
 

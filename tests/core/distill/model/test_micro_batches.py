@@ -16,7 +16,8 @@ from kdkit.core.distill.model import micro_batches
 from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.micro_batches import MicroBatches, activation_bytes, require_separable
 from kdkit.core.distill.model.task import DistillTask, Term
-from kdkit.core.distill.run import Options, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.plugins.losses.clip import ClipLoss
 from tests.core.distill.loop.test_distributed import LENGTHS
 from tests.core.distill.loop.test_distributed import make_batch as make_answers

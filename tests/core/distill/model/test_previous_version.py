@@ -16,8 +16,10 @@ from kdkit.core.contracts import LossInput, Silent
 from kdkit.core.data import load_index
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.loop.inputs import InputCache
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.types import PREVIOUS
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing
 from kdkit.core.project.versions import Versions, load_student
@@ -148,9 +150,9 @@ def test_a_trial_run_computes_only_the_rows_that_it_shows(folder: Path) -> None:
 
 
 def test_a_dry_run_estimates_the_time_of_its_targets(folder: Path) -> None:
-    _, without = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
+    _, without = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())[-1]
     write_recipe(folder, previous=PREVIOUS_PART)
-    _, estimate = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())
+    _, estimate = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())[-1]
     assert without.previous_seconds == 0.0
     assert estimate.previous_seconds > 0
 

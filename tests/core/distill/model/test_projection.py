@@ -20,9 +20,10 @@ from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.projection import OrthogonalHead, TeacherProjection, fit_heads, make_heads
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers.add import add_teacher

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.run import Options, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.project.project import Project
 from tests.core.distill.on_policy.project import add, make_project
 

@@ -15,7 +15,8 @@ from kdkit.core.contracts import OWN_TOKENS, Answer, Decoding
 from kdkit.core.data.images import open_image
 from kdkit.core.distill.loop.dataloader import DistillBatch
 from kdkit.core.distill.on_policy.loader import _seed
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from tests.core.distill.on_policy.conftest import OWN

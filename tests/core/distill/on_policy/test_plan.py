@@ -10,7 +10,8 @@ from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import LOGPROBS, OWN_ANSWERS, Silent
 from kdkit.core.distill.cost_estimate import dry_run
 from kdkit.core.distill.on_policy.plan import require_on_policy
-from kdkit.core.distill.run import Options, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
@@ -37,7 +38,8 @@ def edit(root: Path, *pairs: tuple[str, str]) -> None:
 
 def test_the_plan_counts_own_answers_and_who_scores_them(root: Path) -> None:
     add(root, "half", seed=2, domains=["vqa/mri"])
-    plan, estimate = dry_run(Project(root), Options(cpu=True), Silent())
+    planned = dry_run(Project(root), Options(cpu=True), Silent())
+    plan, estimate = planned[-1]
     assert plan.to_json()["on_policy"] == {
         "scorers": {"first": 10, "half": 7},
         "given_only": {},
@@ -45,7 +47,7 @@ def test_the_plan_counts_own_answers_and_who_scores_them(root: Path) -> None:
         "drawn": 20,
     }
     assert estimate.seconds > 0
-    text = str(DistillPlan(plan, estimate))
+    text = str(DistillPlan(planned))
     assert "10 of 20" in text
     assert "half (about 7)" in text
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from kdkit.core.contracts import Silent
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.run import Options, prepare
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.teachers.add import add_teacher
 from tests.core.distill.toy_runs import recipe, run
 from tests.toy_project import make_project, open_project, train_teacher

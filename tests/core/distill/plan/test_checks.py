@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from kdkit.core.contracts import ChecksAnswers, Sample, SignalSpec, Silent
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.checks import idle_losses, require_same_tokens
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.run import distill
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.teachers import OpenTeacher

@@ -11,10 +11,12 @@ import pytest
 
 from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.cost_estimate import Estimate
+from kdkit.core.distill.cost_estimate import Estimate, PlannedStage
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.run import Options, distill, prepare
+from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.run import distill
 from kdkit.core.teachers.add import add_teacher
 from tests import toys
 from tests.errors import raises_error
@@ -53,7 +55,7 @@ def test_samples_without_a_teacher_are_skipped(root: Path) -> None:
     assert (plan.fresh, plan.skipped_samples, plan.domains_without_teacher) == (2 * DOMAIN, DOMAIN, ("xray",))
     assert plan.settings.steps == 13 * 2 * DOMAIN // 24, "an epoch is one of the samples that are taught"
     assert domains(root, plan, 0) == {"ct", "mri"}
-    text = str(DistillPlan(plan, Estimate(1.0, 1, 1, 1, 0.0, 0.0)))
+    text = str(DistillPlan((PlannedStage(plan, Estimate(1.0, 1, 1, 1, 0.0, 0.0)),)))
     (line,) = (line for line in text.splitlines() if "skipped" in line)
     assert str(DOMAIN) in line.split()
 
@@ -76,7 +78,7 @@ def test_random_views_are_for_samples_without_a_teacher(root: Path) -> None:
     plan = plan_of(root)
     assert (plain.augmented, plan.augmented, plan.fresh) == (0, DOMAIN, 3 * DOMAIN)
     assert plan.digest != plain.digest
-    text = str(DistillPlan(plan, Estimate(1.0, 1, 1, 1, 0.0, 0.0)))
+    text = str(DistillPlan((PlannedStage(plan, Estimate(1.0, 1, 1, 1, 0.0, 0.0)),)))
     (line,) = (line for line in text.splitlines() if line.startswith("Random views"))
     assert {str(DOMAIN), str(2 * DOMAIN)} <= {*line.split()}
 

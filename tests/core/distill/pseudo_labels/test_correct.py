@@ -11,9 +11,10 @@ import pytest
 
 from kdkit.core.contracts import Sample
 from kdkit.core.data import load_index
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.pseudo_labels.correct import CorrectionRequest, write_corrections
 from kdkit.core.distill.pseudo_labels.review import score_answers
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 from tests.core.distill.pseudo_labels import project as example
 from tests.errors import raises_error

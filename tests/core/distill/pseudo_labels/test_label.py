@@ -15,8 +15,9 @@ from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index
 from kdkit.core.data.locations import file_of
+from kdkit.core.distill.options import Options
 from kdkit.core.distill.pseudo_labels.label import LabelReport, LabelRequest, no_labels_error, write_pseudo_labels
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.missing import extract_missing

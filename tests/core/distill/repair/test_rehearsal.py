@@ -12,8 +12,9 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill.loop.accelerator import make_accelerator
 from kdkit.core.distill.loop.checkpoint import task_tensors
 from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.distill.repair.rehearsal import SHARE, Rehearsal, rehearsal_pools
-from kdkit.core.distill.run import Options, prepare
 from tests.core.distill.building import build_prepared
 from tests.core.distill.toy_runs import assert_equal, recipe
 from tests.toy_project import open_project

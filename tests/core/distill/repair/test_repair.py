@@ -12,7 +12,8 @@ import pytest
 from kdkit.api.student import Distillation
 from kdkit.api.versions import VersionList
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
 from kdkit.core.project.lineage import Lineage
 from kdkit.core.project.repair_record import RepairRecord

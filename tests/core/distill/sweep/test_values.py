@@ -6,7 +6,8 @@ import pytest
 
 from kdkit.core.distill.sweep.values import grid, parse_keys, with_student_values, with_values
 from kdkit.core.plugin_system.discovery import load_catalogue
-from kdkit.core.project.recipe import Recipe, load_recipe
+from kdkit.core.project.recipe import Recipe
+from kdkit.core.project.recipe_file import load_recipe
 from tests.errors import raises_error
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from kdkit.core.contracts import Decoding
 from kdkit.core.data import load_index
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.answers import StudentAnswers
 from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
 from kdkit.core.evaluation.best_of_n.select import BATCH

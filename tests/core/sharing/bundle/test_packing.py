@@ -21,7 +21,8 @@ import torch
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SignalSpec, Silent
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.features import FeatureStore, Header
 from kdkit.core.features.extract.status import verify_columns
 from kdkit.core.project.lineage import EarlierHistory, Origin

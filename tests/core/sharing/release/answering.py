@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Version, Versions, load_student
 from tests.plugins.students.clinkd.tiny import make, picture

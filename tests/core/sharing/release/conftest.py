@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.core.distill.run import Options, distill
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.run import distill
 from kdkit.core.sharing.release.layout import Record
 from kdkit.core.teachers.add import add_teacher
 from tests.core.sharing.release.toy_release import REPO, contents, write_release

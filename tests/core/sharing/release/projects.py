@@ -22,7 +22,8 @@ WORDS = ("a", "image", "of", *CLASSES, *(label for labels in CLASSES.values() fo
 
 def make_distilled(root: Path) -> Project:
     """Two versions of an open_clip student: of ``radio`` (MIT), then of ``chest`` (CC BY-NC) too, both evaluated."""
-    from kdkit.core.distill.run import Options, distill
+    from kdkit.core.distill.options import Options
+    from kdkit.core.distill.run import distill
     from kdkit.core.evaluation.evaluate import evaluate_version
     from kdkit.core.evaluation.report import write_report
     from kdkit.core.teachers.add import add_teacher

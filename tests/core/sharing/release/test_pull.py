@@ -15,7 +15,8 @@ import torch
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.base.hub import Hub
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.run import Options, prepare
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import prepare
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.lineage import Origin
 from kdkit.core.project.project import Project

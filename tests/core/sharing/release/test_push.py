@@ -25,7 +25,7 @@ from kdkit.core.evaluation.scores import Evaluation
 from kdkit.core.project.lineage import GuardRecord
 from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.project import Project
-from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.schema import Registry

@@ -19,7 +19,7 @@ from kdkit.core.distill.plan.plan import make_plan
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.project.project import Project
-from kdkit.core.project.recipe import load_recipe
+from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.teachers import OpenTeacher
 from kdkit.plugins.loaders.generating import GeneratingTeacher, load_generating
 from kdkit.plugins.students.clinkd import student as module
