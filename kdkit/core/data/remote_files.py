@@ -60,6 +60,10 @@ class RemoteFile:
     sha256: str | None = None
 
 
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""What OpenSSL says of a certificate that no authority of this machine has signed, or that is of another host."""
+
+
 class Unavailable(Exception):
     """No answer, or that of a busy server: trying again may help."""
 
@@ -237,6 +241,8 @@ class _Answer:
         try:
             answer = self._stream.__enter__()
         except HTTPError as error:
+            if UNTRUSTED in str(error):
+                raise _untrusted(self._url, _named(error)) from None
             raise Unavailable(_named(error)) from None
         if answer.status_code in BUSY:
             self._stream.__exit__(None, None, None)
@@ -331,6 +337,18 @@ def is_loopback(url: str) -> bool:
 def _named(error: BaseException) -> str:
     """What happened, without addresses, which may be signed."""
     return re.sub(r"\w+://\S+", "...", f"{type(error).__name__}: {error}".strip(": "))[:200]
+
+
+def _untrusted(url: str, why: str) -> KdkitError:
+    """The error for a server that is not who it says; trying again helps as little as it is safe to go on."""
+    return KdkitError(
+        "KD-DATA-345",
+        "the certificate of the server is not trusted",
+        where=without_query(url),
+        why=why,
+        fix="check the address; if a proxy of your network signs certificates, name its own in SSL_CERT_FILE",
+        code=ExitCode.MISSING,
+    )
 
 
 def _refused(url: str, why: str) -> KdkitError:

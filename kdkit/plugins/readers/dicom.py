@@ -143,7 +143,7 @@ def _windowed(
         "KD-SRC-099",
         "this DICOM file has no window",
         where=str(location),
-        why=f"{bits} bits; the range of values that becomes black to white must be chosen",
+        why=f"{bits} bits; the range of values that becomes black to white must be chosen (the option windows)",
         fix=CHOOSE,
     )
 

@@ -265,12 +265,13 @@ class RowReader:
     @staticmethod
     def _column(row: Mapping[str, Any], column: str, where: str) -> Any:
         if column not in row:
+            own = tuple(name for name in row if not name.startswith("__"))  # without the reader's own
             raise KdkitError(
                 "KD-SRC-046",
                 f"no column '{column}'",
                 where=where,
-                why=f"columns: {', '.join(row)}",
-                fix=_column_fix(column, tuple(row)),
+                why=f"columns: {', '.join(own)}",
+                fix=_column_fix(column, own),
             )
         return row[column]
 

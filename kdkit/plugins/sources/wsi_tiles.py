@@ -152,7 +152,8 @@ def opened(path: Path) -> Any:
     except KdkitError as error:
         if error.id == "KD-SRC-340":
             raise
-        raise Unusable(Skipped("slides that cannot be opened", str(path), error.fix)) from None
+        fix = "copy them again, or convert them to tiled TIFF pyramids (vips tiffsave --tile --pyramid)"
+        raise Unusable(Skipped("slides that cannot be opened", str(path), fix)) from None
 
 
 def choose_level(slide: Any, down: float, side: int) -> tuple[int, int]:

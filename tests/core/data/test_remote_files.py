@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import socket
+import ssl
+import subprocess
 import threading
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +15,7 @@ import fsspec
 import pytest
 from huggingface_hub import HfFileSystem, constants
 
-from kdkit.core.data import load_index, remote_files
+from kdkit.core.data import load_index, remote, remote_files
 from kdkit.core.data.images import open_image
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.project.project import Project
@@ -66,3 +71,30 @@ def read(folder: Path, url: str) -> SampleIndex:
     text = f"version: 1\ndata:\n- source: hf-dataset\n  path: '{url}'\n"
     (folder / "registry.yaml").write_text(text, encoding="utf-8")
     return load_index(Project(folder))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_server_with_the_certificate_of_another_is_not_asked_again(tmp_path: Path) -> None:
+    """A real handshake with a certificate that nobody has signed."""
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run([*made, "-keyout", str(key), "-out", str(chain)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    calls: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    calls.append(1)
+                    with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as stream:
+                        stream.recv(1)
+
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"https://localhost:{listening.getsockname()[1]}/a.tar"
+        with raises_error("KD-DATA-345", where=url, mentions=["SSL_CERT_FILE"]):
+            remote.remote_size(url, ".tar")
+        listening.shutdown(socket.SHUT_RDWR)
+    assert len(calls) == 1

@@ -111,7 +111,7 @@ def test_empty_and_compressed_shards(tmp_path: Path) -> None:
 
 BROKEN = [
     ({"a.txt": b"text", "a.json": b"{}"}, "KD-SRC-092"),
-    ({"a.png": png(0), "a.json": json.dumps(FIELDS).encode()}, "KD-SRC-046"),
+    ({"a.png": png(0), "a.json": json.dumps(FIELDS).encode()}, "KD-SRC-092"),
     ({"a.left.png": png(0), "a.right.png": png(1), "a.txt": b"text"}, "KD-SRC-092"),
     ({"a.png": png(0), "a.txt": b"\xff\xfe", "a.json": json.dumps(FIELDS).encode()}, "KD-SRC-092"),
     ({"a.png": png(0), "a.txt": b"text", "a.json": b"[1]"}, "KD-SRC-092"),
