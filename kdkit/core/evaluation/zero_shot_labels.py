@@ -63,8 +63,8 @@ class ZeroShotLabels(Result):
         labeled: class -> training samples with that label.
         unsure: training samples below the threshold.
         without_features: training samples whose features the teacher lacks, such as unreadable images.
-        checked: labeled calibration samples of these classes at or above the threshold, of ``of_known``;
-            ``agreed``: of ``checked``, those with the teacher's label.
+        checked: calibration samples whose true label (or domain) is one of the classes, at or above the threshold, of
+            ``of_known``; ``agreed``: of ``checked``, those that the teacher labels so.
     """
 
     teacher: str
@@ -93,10 +93,12 @@ class ZeroShotLabels(Result):
             share = f" ({100 * self.agreed / self.checked:.1f} %)" if self.checked else ""
             told.append(
                 f"calibration samples of these classes: {self.checked} of {self.of_known} reach the threshold, "
-                f"{self.agreed} of them have the true label{share}"
+                f"{self.agreed} of them are labeled right{share}"
             )
         else:
-            told.append("no calibration sample of these classes is labeled, so how good the labels are is not known")
+            told.append(
+                "no calibration sample is known to be of these classes, so how good the labels are is not known"
+            )
         return [*told, f"wrote {self.file}; the option teacher_labels of a data entry uses it for training"]
 
 
@@ -113,7 +115,7 @@ def read_classes(given: str, root: Path) -> Classes:
         try:
             found = YAML(typ="safe", pure=True).load(Path(where).read_text(encoding="utf-8"))
         except (OSError, ValueError, YAMLError) as error:
-            found, why = None, " ".join(str(error).split())
+            found, why = None, (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
     if isinstance(found, list):
         found = dict.fromkeys(found, ()) if all(isinstance(name, str) for name in found) else None
     given_prompts = found.items() if isinstance(found, Mapping) else ()
@@ -187,11 +189,7 @@ def label_samples(
     }  # fmt: skip
     write_labels(path, labels)
     counts = Counter(one.label for one in labels.values())
-    known = {
-        row: label
-        for row in index.select("calibration", labeled=True).tolist()
-        if row in best and (label := index.samples[row].label) in request.classes
-    }
+    known = _known(index, [row for row in index.select("calibration").tolist() if row in best], names)
     sure = [row for row in known if confidence[row] >= request.threshold]
     inside = path.is_relative_to(project.root)
     return ZeroShotLabels(
@@ -206,6 +204,16 @@ def label_samples(
         of_known=len(known),
         agreed=sum(names[best[row]] == known[row] for row in sure),
     )
+
+
+def _known(index: SampleIndex, rows: Sequence[int], names: Sequence[str]) -> dict[int, str]:
+    """Row -> its true label, or its domain where the classes are domains."""
+    found = {}
+    for sample, row in ((index.samples[row], row) for row in rows):
+        truth = next((name for name in (sample.label, sample.domain) if name in names), None)
+        if truth is not None:
+            found[row] = truth
+    return found
 
 
 def _classify(

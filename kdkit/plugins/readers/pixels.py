@@ -18,4 +18,4 @@ def pack_pixels(height: int, width: int, channels: int, pixels: bytes) -> bytes:
 def unpack_pixels(content: bytes) -> Image.Image:
     """The gray or RGB picture of :func:`pack_pixels`."""
     height, width, channels = HEAD.unpack_from(content)
-    return Image.frombytes("L" if channels == 1 else "RGB", (width, height), content[HEAD.size :])
+    return Image.frombytes("L" if channels == 1 else "RGB", (width, height), memoryview(content)[HEAD.size :])

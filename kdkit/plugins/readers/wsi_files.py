@@ -79,7 +79,7 @@ def read_region(slide: Any, x: int, y: int, level: int, size: tuple[int, int]) -
         region = slide.read_region((x, y), level, size)
     except Exception as error:  # its text may hold values of the file
         raise damaged_pixels(f"at {x}, {y} of level {level} ({type(error).__name__})") from None
-    if region.getextrema()[3][0] == 255:
+    if region.getchannel("A").getextrema()[0] == 255:
         return region.convert("RGB")  # type: ignore[no-any-return]
     color = slide.properties.get("openslide.background-color", "ffffff")
     picture = Image.new("RGB", region.size, f"#{color}" if is_color(color) else "white")
