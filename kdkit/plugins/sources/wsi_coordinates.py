@@ -17,9 +17,13 @@ import numpy as np
 from kdkit.core.base.hdf5 import own_dataset, read_coordinates
 from kdkit.core.contracts import Skipped
 from kdkit.plugins.readers.wsi import MAX_SIDE
-from kdkit.plugins.sources.wsi_tiles import Tiles, Unusable, choose_level, opened
+from kdkit.plugins.sources.wsi_tiles import MAX_TILES, Tiles, Unusable, choose_level, opened
 
 COORDS = "coords"
+READ = (
+    "patch_size", "patch_size_level0", "level0_width", "level0_height", "patch_level", "level_dim", "custom_downsample",
+)  # fmt: skip
+"""Attributes that are read."""
 NAMES = ("{stem}_patches.h5", "{stem}.h5")
 """Of the file of a slide: TRIDENT's patches, then CLAM's, and TRIDENT's features, which have the coordinates too."""
 
@@ -47,8 +51,10 @@ def read_tiles(path: Path, file: Path) -> Tiles:
             dataset = own_dataset(opened_file, COORDS)
             if dataset is None:
                 raise ValueError("no coords")
+            if dataset.size > 2 * MAX_TILES:
+                raise ValueError(f"{dataset.shape} coordinates")
             values = read_coordinates(dataset, COORDS)
-            level, read, side = _layout(slide, {name: dataset.attrs[name] for name in dataset.attrs})
+            level, read, side = _layout(slide, {name: dataset.attrs[name] for name in READ if name in dataset.attrs})
     except _OtherSlide:
         raise _of_another(file) from None
     except (OSError, RuntimeError, ValueError, KeyError, TypeError):

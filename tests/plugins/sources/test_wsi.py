@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -15,6 +16,8 @@ from kdkit.core.data import load_index, stamps
 from kdkit.core.data.check import check_data
 from kdkit.core.data.images import open_image
 from kdkit.core.data.start import start_project
+from kdkit.core.features.imports.hdf5 import read_hdf5_files
+from kdkit.core.features.imports.rows import ReadOptions
 from kdkit.core.project.project import Project
 from kdkit.plugins.sources import wsi, wsi_tiles
 from tests.core.data.projects import write_registry
@@ -120,6 +123,21 @@ def test_coordinates_name_the_tiles(tmp_path: Path) -> None:
     assert skipped(found) == {"slides without a file of coordinates": "problem"}
     with raises_error("KD-SRC-350", mentions=["tile_size"]):
         read("wsi", tmp_path / "slides", coordinates="../patches", split="train", tile_size=64)
+
+
+def test_ids_are_those_of_imported_features(tmp_path: Path) -> None:
+    """TRIDENT and CLAM write a file of features per slide, with the corners."""
+    folder = write_cohort(tmp_path / "slides")
+    corners = [[3, 5], [70, 90]]
+    for name in ("tumor/p1_a", "normal/p2_a"):
+        path = write_coordinates(tmp_path / "features" / f"{name}.h5", corners, {"patch_size": 32, "patch_level": 0})
+        write_coordinates(tmp_path / "patches" / f"{Path(name).name}.h5", corners, {"patch_size": 32, "patch_level": 0})
+        with h5py.File(path, "a") as file:
+            file["features"] = np.ones((2, 4), dtype=np.float32)
+    files = {f"{name}.h5": tmp_path / "features" / f"{name}.h5" for name in ("tumor/p1_a", "normal/p2_a")}
+    imported = [id_ for part in read_hdf5_files(files, ReadOptions()).parts() for id_ in part.ids]
+    samples = read("wsi", folder, coordinates="../patches", split="train")
+    assert sorted(imported) == sorted(sample.id for sample in samples)
 
 
 def test_a_draw_is_stable(tmp_path: Path) -> None:

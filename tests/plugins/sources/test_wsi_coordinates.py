@@ -79,7 +79,9 @@ def test_values_lie_in_the_file_itself(tmp_path: Path, slide: Path) -> None:
     (tmp_path / "b.h5").write_bytes(b"no HDF5")
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file["features"] = [1.0]
-    for name in ("a.h5", "b.h5", "c.h5"):
+    with h5py.File(tmp_path / "d.h5", "w") as file:  # a few bytes that would become 16 TB
+        file.create_dataset("coords", (10**12, 2), dtype="i8", chunks=(1024, 2)).attrs.update(CLAM)
+    for name in ("a.h5", "b.h5", "c.h5", "d.h5"):
         with pytest.raises(Unusable):
             read_tiles(slide, tmp_path / name)
 

@@ -84,7 +84,7 @@ def _name_slides(values: Sequence[str]) -> bool:
 
 
 def _are_slides(paths: Sequence[Path]) -> bool:
-    """Whether these are slides: by their endings, and TIFF files by what OpenSlide says of the first one."""
+    """Whether these are slides: by their endings, and TIFF files if OpenSlide finds a pyramid in the first one."""
     if any(path.suffix.lower() in MADE_FOR_SLIDES for path in paths):
         return True
     try:
@@ -92,6 +92,7 @@ def _are_slides(paths: Sequence[Path]) -> bool:
     except (ImportError, OSError):
         return False
     try:
-        return openslide.OpenSlide.detect_format(paths[0]) is not None
-    except openslide.OpenSlideError:
+        with openslide.OpenSlide(paths[0]) as slide:
+            return bool(slide.level_count > 1)
+    except (openslide.OpenSlideError, OSError):
         return False

@@ -64,6 +64,8 @@ def test_other_data(tmp_path: Path) -> None:
     assert recognize_wsi(tmp_path / "rows.csv") is None
     write_manifest(tmp_path / "lost.csv", [{"slide": "lost.svs", "text": "a"}])
     assert recognize_wsi(tmp_path / "lost.csv") is None
+    write_slide(tmp_path / "tiles" / "cyst" / "a.tif", noise(64, 64), levels=[], described="")
+    assert recognize(tmp_path / "tiles", load_catalogue()).source == "folder"  # tiled, but no pyramid
     one = write_slide(tmp_path / "one.svs", noise(300, 300))
     found = recognize(one, load_catalogue())
     assert (found.source, found.found.path) == ("wsi", one)
