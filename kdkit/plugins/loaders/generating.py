@@ -94,7 +94,7 @@ def load_generating(
         max_answer, max_tokens: limits of the answer, and of prompt with image and answer; by default those of a saved
             student, else 128 and 2048.
         settings: other settings of a ``clinkd`` student that change the model's input (``question``, ``system``,
-            ``min_pixels``, ``max_pixels``, ``max_images``, ``dtype``, ``boxes``).
+            ``min_pixels``, ``max_pixels``, ``max_images``, ``dtype``, ``boxes``, ``attn_implementation``).
 
     Raises:
         KdkitError: k is below 1; errors of the student's factory.

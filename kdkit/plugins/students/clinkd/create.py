@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.tensors import require_readable
+from kdkit.plugins.students.clinkd.adapters import import_peft, quiet, with_adapters
 from kdkit.plugins.students.clinkd.byte_tokenizer import byte_tokenizer_files
 from kdkit.plugins.students.clinkd.families.known import FAMILIES
 from kdkit.plugins.students.clinkd.families.spec import FamilySpec
@@ -19,7 +18,7 @@ from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import Sizes, random_network, read_network
 from kdkit.plugins.students.clinkd.origin import ORIGIN, Base, Origin
 from kdkit.plugins.students.clinkd.rotary import complete
-from kdkit.plugins.students.clinkd.settings import WHERE, Choice, Lora, Settings
+from kdkit.plugins.students.clinkd.settings import WHERE, Choice, Settings
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from kdkit.plugins.students.clinkd.tokens import Tokens
 
@@ -64,7 +63,7 @@ def create_student(
         )
     made = Sizes.of(sizes or {})
     tokens = Tokens(byte_tokenizer_files(made.words), f"{WHERE}.sizes")
-    network = random_network(made, tokens, chosen.max_tokens, chosen.dtype)
+    network = random_network(made, tokens, chosen.max_tokens, chosen.dtype, chosen.attn_implementation)
     images = ImageSettings.from_config({}, min_pixels=chosen.min_pixels, max_pixels=chosen.max_pixels)
     return ClinkdStudent(network, tokens, images, chosen, Origin(sizes=made)).train()
 
@@ -96,12 +95,12 @@ def load_student(
     elif init is not None:
         init = str(folder)
     origin = Origin(None if sizes is None else Sizes.of(sizes), init, base)
-    network = read_network(weights, settings.dtype, families=families)
+    network = read_network(weights, settings.dtype, settings.attn_implementation, families=families)
     family = families[network.config.model_type]
     if settings.lora is not None:
-        peft = _peft()
+        peft = import_peft()
         require_readable(folder)
-        with _quiet():
+        with quiet():
             network = peft.PeftModel.from_pretrained(network, folder, is_trainable=True)
     return _assemble(folder, network, family, settings, origin, saved=True).eval()
 
@@ -129,10 +128,12 @@ def _from_folder(
     """A new student that starts from the whole weights in ``folder``."""
     saved = Saved.read(folder)
     settings = Settings.of(given if saved is None else _continued(folder, saved, given))
-    network = read_network(folder, settings.dtype, whole=settings.lora is None, families=families)
+    network = read_network(
+        folder, settings.dtype, settings.attn_implementation, whole=settings.lora is None, families=families
+    )
     family = families[network.config.model_type]
     if settings.lora is not None:
-        network = _with_adapters(network, settings.lora, family)
+        network = with_adapters(network, settings.lora, family)
     return _assemble(folder, network, family, settings, Origin(init=str(folder), base=base), saved=saved is not None)
 
 
@@ -177,48 +178,3 @@ def _require_same(key: str, wanted: Choice, trained: Choice | None, folder: Path
         why="other positions make its training useless",
         fix=f"leave {key} out; to start from its weights anyway, remove {SAVED} from a copy of the folder",
     )
-
-
-def _with_adapters(network: Any, lora: Lora, family: FamilySpec) -> Any:
-    peft = _peft()
-    config = peft.LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=rf".*{family.language}\..*\.({'|'.join(lora.targets)})",
-        task_type="CAUSAL_LM",
-    )
-    try:
-        with _quiet():
-            return peft.get_peft_model(network, config)
-    except ValueError as error:
-        raise KdkitError(
-            "KD-STUD-013",
-            "the adapters match no module",
-            where=f"{WHERE}.lora",
-            why=str(error),
-            fix="name modules of the language tower in lora.targets, such as q_proj",
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress transformers' deprecation of a name that peft reads."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`?is_gradient_checkpointing", FutureWarning)
-        yield
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise KdkitError(
-            "KD-STUD-014",
-            "adapters need the library peft",
-            where=f"{WHERE}.lora",
-            why=str(error),
-            fix="pip install 'kdkit[clinkd]'",
-            code=ExitCode.MISSING,
-        ) from None
-    return peft

@@ -78,11 +78,12 @@ class Sizes:
         return {**asdict(self), "words": list(self.words)}
 
 
-def random_network(sizes: Sizes, tokens: Tokens, context: int, dtype: str) -> Any:
+def random_network(sizes: Sizes, tokens: Tokens, context: int, dtype: str, attention: str | None = None) -> Any:
     """A model with weights from torch's global generator.
 
     Args:
         context: ``max_position_embeddings``.
+        attention: ``attn_implementation`` of transformers.
     """
     import torch
     import transformers
@@ -118,15 +119,25 @@ def random_network(sizes: Sizes, tokens: Tokens, context: int, dtype: str) -> An
         vision_end_token_id=tokens.id(IMAGE_END),
         tie_word_embeddings=True,
     )
-    return model_class._from_config(config, dtype=getattr(torch, dtype))
+    chosen = {} if attention is None else {"attn_implementation": attention}
+    try:
+        return model_class._from_config(config, dtype=getattr(torch, dtype), **chosen)
+    except (ImportError, ValueError) as error:
+        raise _unsupported(f"{WHERE}.sizes", error) from error
 
 
 def read_network(
-    folder: Path, dtype: str, *, whole: bool = False, families: Mapping[str, FamilySpec] = FAMILIES
+    folder: Path,
+    dtype: str,
+    attention: str | None = None,
+    *,
+    whole: bool = False,
+    families: Mapping[str, FamilySpec] = FAMILIES,
 ) -> Any:
     """The model in ``folder``, from safetensors, without network and without running code of the folder.
 
     Args:
+        attention: ``attn_implementation`` of transformers.
         whole: whether all weights are to be trained.
         families: that can be read.
 
@@ -169,7 +180,10 @@ def read_network(
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                **({} if attention is None else {"attn_implementation": attention}),
             )
+        except ImportError as error:
+            raise _unsupported(str(folder), error) from error
         except (OSError, ValueError, RuntimeError) as error:
             raise KdkitError(
                 "KD-STUD-028",
@@ -190,6 +204,17 @@ def read_network(
     return model
 
 
+def _unsupported(where: str, error: Exception) -> KdkitError:
+    return KdkitError(
+        "KD-STUD-433",
+        "this machine cannot run the model as its config asks",
+        where=where,
+        why=" ".join(str(error).split())[:400],
+        fix="install what it names, or take another attn_implementation, or weights that are not quantized",
+        code=ExitCode.MISSING,
+    )
+
+
 def _require_unquantized(config: Any, folder: Path) -> None:
     quantized = getattr(config, "quantization_config", None)
     if quantized is None:
@@ -208,5 +233,5 @@ def freeze(network: Any, family: FamilySpec, *, vision: bool) -> None:
     """Freeze the vision tower except the part that turns patches into tokens."""
     tower: torch.nn.Module = getattr(network.model, family.vision)
     for name, parameter in tower.named_parameters():
-        if vision and not name.startswith(family.trained or ("\0",)):
+        if vision and not any(name.startswith(prefix) for prefix in family.trained):
             parameter.requires_grad_(False)

@@ -11,6 +11,9 @@ from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import MAX_ANSWER
 
 WHERE = "student.config"
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
+"""Implementations of attention that transformers has; those after the second need a GPU."""
+TOWERS = ("language", "vision", "projector")
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,19 @@ class Choice:
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters (PEFT) in the language tower; everything else is frozen.
+    """Low-rank adapters (PEFT); everything else is frozen.
 
     Attributes:
         r: rank; ``alpha``: the update is scaled by alpha / r; ``dropout``: of the adapters' input, in [0, 1).
         targets: names of linear layers of the language tower.
+        towers: where adapters are: ``language``; ``vision`` and ``projector``, in all of their linear layers.
     """
 
     r: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    towers: tuple[str, ...] = ("language",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,7 @@ class Settings:
         gradient_checkpointing: recompute activations instead of storing them.
         dtype: of the weights. With bfloat16 updates are rounded too; ``kdkit distill --precision bf16`` keeps
             float32 weights instead.
+        attn_implementation: of transformers; None for its default.
         max_tokens, max_answer, max_images, min_pixels, max_pixels: inputs of all samples have the shapes that follow
             from these. ``max_tokens`` counts prompt, image tokens and answer.
         system: system message of samples without one; empty for none; None for the family's.
@@ -80,6 +86,7 @@ class Settings:
     freeze_vision: bool = True
     gradient_checkpointing: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    attn_implementation: str | None = None
     max_tokens: int = 2048
     max_answer: int = MAX_ANSWER
     max_images: int = 1
@@ -103,7 +110,8 @@ class Settings:
                 made[name] = Choice.of(made[name])
         if (lora := made.get("lora")) is not None and not isinstance(lora, Lora):
             _known(lora, Lora, f"{WHERE}.lora")
-            made["lora"] = Lora(**{**lora, "targets": tuple(lora.get("targets", Lora.targets))})
+            lists = {name: tuple(lora.get(name, getattr(Lora, name))) for name in ("targets", "towers")}
+            made["lora"] = Lora(**{**lora, **lists})
         settings = cls(**made)
         for name in ("max_tokens", "max_answer", "max_images"):
             if getattr(settings, name) < 1:
@@ -117,10 +125,25 @@ class Settings:
                 where=WHERE,
                 fix="choose one of them",
             )
-        if settings.lora is not None and (settings.lora.r < 1 or not settings.lora.targets):
+        if settings.attn_implementation not in (None, *ATTENTION):
+            raise KdkitError(
+                "KD-STUD-435",
+                f"unknown attn_implementation '{settings.attn_implementation}'",
+                where=WHERE,
+                fix=did_you_mean(str(settings.attn_implementation), ATTENTION),
+            )
+        towers = () if settings.lora is None else settings.lora.towers
+        if unknown := [tower for tower in towers if tower not in TOWERS]:
+            raise KdkitError(
+                "KD-STUD-436",
+                f"unknown tower '{unknown[0]}'",
+                where=f"{WHERE}.lora.towers",
+                fix=did_you_mean(unknown[0], TOWERS),
+            )
+        if settings.lora is not None and (settings.lora.r < 1 or not settings.lora.targets or not towers):
             raise KdkitError(
                 "KD-STUD-042",
-                "lora needs a rank of at least 1 and targets",
+                "lora needs a rank of at least 1, targets and towers",
                 where=f"{WHERE}.lora",
                 fix="for example lora: {r: 8, targets: [q_proj, v_proj]}",
             )
