@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
@@ -18,6 +19,8 @@ from kdkit.core.data.teacher_labels import GAVE
 
 TEXTS = 65_536
 """Texts that are compared at once."""
+_SPACES = r"[\x00-\x1f]|  |^ | $"
+"""In ASCII texts that ``str.split`` and ``" ".join`` may change."""
 
 
 class SampleIndex:
@@ -114,8 +117,7 @@ class SampleIndex:
         """(N,) equal numbers for samples with equal texts; case, spaces and a final full stop do not count."""
         column, keys = self.samples.column("text"), []
         for start in range(0, len(self), TEXTS):
-            texts = column.slice(start, TEXTS).to_pylist()
-            keys.append(pa.array([text_key(text) for text in texts], pa.large_string()))
+            keys += [_text_keys(chunk) for chunk in column.slice(start, TEXTS).chunks]
         found = pa.chunked_array(keys, pa.large_string()).dictionary_encode().unify_dictionaries()
         codes = [chunk.indices.to_numpy() for chunk in found.chunks]
         return np.concatenate([np.zeros(0, np.int32), *codes]).astype(np.int64)
@@ -187,6 +189,18 @@ def text_key(text: str) -> str:
         True
     """
     return " ".join(text.casefold().split()).removesuffix(".")
+
+
+def _text_keys(texts: pa.Array) -> pa.Array:
+    """(N,) :func:`text_key` of each text; by whole columns where texts are ASCII with single spaces."""
+    plain = pc.and_(pc.string_is_ascii(texts), pc.invert(pc.match_substring_regex(texts, _SPACES)))
+    lower = pc.ascii_lower(texts)
+    keys = pc.if_else(pc.ends_with(lower, "."), pc.utf8_slice_codeunits(lower, 0, -1), lower)
+    others = pc.invert(plain)
+    if pc.any(others).as_py():
+        found = [text_key(text) for text in texts.filter(others).to_pylist()]
+        keys = pc.replace_with_mask(keys, others, pa.array(found, pa.string()))
+    return keys.cast(pa.large_string())
 
 
 def _positions(names: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:

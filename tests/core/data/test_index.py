@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kdkit.core.contracts import SPLITS
+from kdkit.core.contracts import SPLITS, Sample
 from kdkit.core.data import load_index
+from kdkit.core.data.index import SampleIndex, text_key
 from tests.core.data.projects import make_project, row
 from tests.errors import raises_error
 
@@ -39,3 +42,13 @@ def test_samples_are_selected_by_split_domain_and_label(tmp_path: Path) -> None:
                 assert got.dtype == np.int64
     with raises_error("KD-DATA-013", mentions=("'fondus'", "'fundus'")):
         index.select(domains=["fondus"])
+
+
+@given(st.lists(st.text(st.sampled_from("aB. \t\n\x1c\x0b\xa0ßÉ\u2009µ")), max_size=12))
+def test_texts_are_numbered_by_their_keys(texts: list[str]) -> None:
+    samples = [Sample(str(n), Path("x.png"), text, "ct") for n, text in enumerate(texts)]
+    index = SampleIndex(samples, np.zeros(len(texts), np.uint64), np.zeros(len(texts), bool))
+    keys = [text_key(text) for text in texts]
+    expected = [keys.index(key) for key in keys]
+    found = index.text_index.tolist()
+    assert [found.index(number) for number in found] == expected
