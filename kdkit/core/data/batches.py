@@ -15,7 +15,7 @@ from kdkit.core.contracts import SPLITS, Sample, Split
 from kdkit.core.data.table import GROUP, SCHEMA, SampleTable
 
 NEEDED = ("id", "image", "text", "domain", "split")
-OPTIONAL = ("label", GROUP, "file", "line")
+OPTIONAL = ("label", GROUP, "file", "line", "reader", "at", "name")
 _REDUNDANT = r"//|/\.(/|$)|./$"
 """Parts of a path that :class:`~pathlib.Path` leaves out."""
 
@@ -26,7 +26,8 @@ def from_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     Args:
         batch: the columns ``id``, ``image`` (absolute paths of image files), ``text``, ``domain`` and ``split`` are
             texts without nulls; ``label`` and ``group`` are texts; ``file`` (a text) and ``line`` (a number) say where
-            a sample comes from, by default its image. Columns of texts may be dictionaries.
+            a sample comes from, by default its image. Columns of texts may be dictionaries. ``reader``, ``at`` (a list
+            in JSON) and ``name`` are those of an ``ImageLocation`` whose file is ``image``.
 
     Raises:
         KdkitError: a column is missing, unknown, or of another type.

@@ -39,9 +39,9 @@ def find_records(path: Path, delimiter: str) -> Records | None:
     if len(delimiter.encode()) != 1 or path.stat().st_size == 0:
         return None
     with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content[:4] == b"sep=" or content[:3] == codecs.BOM_UTF8 or not _is_plain_utf8(content):
+        if content[:4] == b"sep=" or content[:3] == codecs.BOM_UTF8 or not is_plain_utf8(content):
             return None
-        quotes, newlines, returns = (_places(content, byte) for byte in (QUOTE, NEWLINE, RETURN))
+        quotes, newlines, returns = (places_of(content, byte) for byte in (QUOTE, NEWLINE, RETURN))
         if not _well_quoted(content, quotes, ord(delimiter)) or not _ends_lines(content, returns, quotes):
             return None
         outside = np.searchsorted(quotes, newlines) % 2 == 0
@@ -60,7 +60,7 @@ def find_records(path: Path, delimiter: str) -> Records | None:
     return Records(header, lines.astype(np.int64), not bool(outside.all()))
 
 
-def _is_plain_utf8(content: mmap.mmap) -> bool:
+def is_plain_utf8(content: mmap.mmap) -> bool:
     """UTF-8 without NUL; UTF-16 and UTF-32 have NULs or no UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
@@ -74,7 +74,7 @@ def _is_plain_utf8(content: mmap.mmap) -> bool:
     return True
 
 
-def _places(content: mmap.mmap, byte: int) -> Places:
+def places_of(content: mmap.mmap, byte: int) -> Places:
     """Ascending positions of a byte."""
 
     def parts() -> Iterator[Places]:

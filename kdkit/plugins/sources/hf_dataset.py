@@ -39,7 +39,7 @@ class HfDataset(ParquetRows):
 
     def files(self) -> list[Path]:
         if self.layout.files:
-            return list(self.layout.files)
+            return list(self._starts)
         found = super().files()
         self._refuse_subsets(found)
         return found
@@ -50,22 +50,6 @@ class HfDataset(ParquetRows):
     @cached_property
     def _found(self) -> list[Path | Skipped]:
         return list(walk_files(self.layout.root)) if self.location.is_dir() else []
-
-    def rows(self) -> Iterator[tuple[str, Mapping[str, Any] | Skipped]]:
-        counts = Counter[str]()
-        for where, row in super().rows():
-            if self.layout.counts and not isinstance(row, Skipped):
-                counts[self.layout.files[Path(where.rpartition(":")[0])] or ""] += 1
-            yield where, row
-        for split, count in self.layout.counts.items():
-            if counts[split] != count:
-                raise KdkitError(
-                    "KD-SRC-326",
-                    f"the split {split} of this data set is not whole",
-                    where=str(self.layout.root),
-                    why=f"its files have {counts[split]} rows, its description says {count}",
-                    fix="make the cache again, or save the data set by save_to_disk",
-                )
 
     def other_files(self) -> Iterator[Skipped]:
         if not self.layout.files:
@@ -90,7 +74,14 @@ class HfDataset(ParquetRows):
                 yield found
             return
         with open_arrow(path) as (schema, batches):
-            yield Table("arrow", schema, lambda columns: (_rows(batch, columns) for batch in batches))
+
+            def chosen(columns: list[str]) -> Iterator[Any]:
+                whole = list(
+                    dict.fromkeys(name if name in schema.names else name.removesuffix(".path") for name in columns)
+                )
+                return (batch.select(whole) for batch in batches)
+
+            yield Table("arrow", schema, lambda columns: (_rows(batch, columns) for batch in batches), chosen)
 
     def shard_name(self, file: Path) -> str:
         name = file.relative_to(self.layout.root).as_posix()
@@ -103,14 +94,36 @@ class HfDataset(ParquetRows):
         number += self._starts[path]
         return str(number) if split is None else f"{split}-{number}"
 
+    def keys_of(self, path: Path, numbers: Any) -> Any:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if path not in self.layout.files:
+            return super().keys_of(path, numbers)
+        split, texts = self.layout.files[path], pc.add(numbers, self._starts[path]).cast(pa.string())
+        return texts if split is None else pc.binary_join_element_wise(split, texts, "-")
+
     @cached_property
     def _starts(self) -> dict[Path, int]:
-        """File -> rows of its split before it."""
+        """File -> rows of its split before it.
+
+        Raises:
+            KdkitError: a file is damaged, or a split has fewer rows than the description says.
+        """
         found, ends = dict[Path, int](), Counter[str | None]()
         for path, split in self.layout.files.items():
             found[path] = ends[split]
             with open_arrow(path) as (_, batches):
                 ends[split] += sum(batch.num_rows for batch in batches)
+        for split, count in self.layout.counts.items():
+            if ends[split] != count:
+                raise KdkitError(
+                    "KD-SRC-326",
+                    f"the split {split} of this data set is not whole",
+                    where=str(self.layout.root),
+                    why=f"its files have {ends[split]} rows, its description says {count}",
+                    fix="make the cache again, or save the data set by save_to_disk",
+                )
         return found
 
     def with_split(self, row: dict[str, Any], file: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation, Skipped
 from kdkit.plugins.readers.parquet_files import binary_leaf, open_parquet
+from kdkit.plugins.sources.fast_parquet import read_tables
 from kdkit.plugins.sources.records import refuse_pointer
 from kdkit.plugins.sources.rows import FIELDS
 from kdkit.plugins.sources.shards import ShardedRows, no_name
@@ -30,11 +31,13 @@ class Table:
         reader: of its images in cells.
         schema: Arrow's.
         batches: rows of columns, and of fields such as ``image.path``; without columns, empty ones.
+        record_batches: the same as Arrow's, with a column ``image`` for its field; at least one column.
     """
 
     reader: str
     schema: Any
     batches: Callable[[list[str]], Iterator[list[dict[str, Any]]]]
+    record_batches: Callable[[list[str]], Iterator[Any]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,32 @@ class ParquetRows(ShardedRows):
             KdkitError: it is damaged.
         """
         with open_parquet(path) as file:
-            yield Table("parquet", file.schema_arrow, lambda columns: _batches(file, columns, path))
+
+            def batches(columns: list[str]) -> Iterator[Any]:
+                return file.iter_batches(ROWS, columns=columns, use_threads=False)  # type: ignore[no-any-return]
+
+            yield Table("parquet", file.schema_arrow, lambda columns: _batches(file, columns, path), batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batches of samples where the tables are as usual, else the samples one by one."""
+        self.require_location()
+        batches = read_tables(self)
+        if batches is None:
+            yield from super().__iter__()
+        else:
+            yield from self.other_files()
+            yield from batches
+
+    def keys_of(self, path: Path, numbers: Any) -> Any:
+        """(n,) ids of rows without one; ``numbers`` count from 0. An Arrow array of texts, as :meth:`key_of` makes."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        return pc.binary_join_element_wise(self.shard_name(path), numbers.cast(pa.string()), "-")
+
+    def label_names(self, schema: Any) -> tuple[str, ...]:
+        """Names of labels that are numbers: by the option, or by the table."""
+        return tuple(self.labels) or self._class_labels(schema)
 
     def _rows_of(self, path: Path, table: Table) -> Iterator[tuple[str, Mapping[str, Any]]]:
         schema, column = table.schema, self.columns.get("image", "image")

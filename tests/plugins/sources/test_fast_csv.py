@@ -11,31 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Sample, Skipped
-from kdkit.core.data.batches import from_batch
-from kdkit.core.data.collect import to_table
 from kdkit.plugins.sources import manifest
 from kdkit.plugins.sources.fast_csv import read_columns
 from kdkit.plugins.sources.manifest import CsvManifest
-from kdkit.plugins.sources.rows import RowReader
+from tests.plugins.sources.readers_agree import Outcome, by_rows
+from tests.plugins.sources.readers_agree import by_columns as samples_of
 
 HEADER = ["id", "image", "text", "domain", "label", "split", "group"]
-Outcome = tuple[list[Sample], list[Skipped], str]
-
-
-def by_rows(reader: CsvManifest) -> Outcome:
-    try:
-        items = list(RowReader.__iter__(reader))
-    except KdkitError as error:
-        return [], [], f"{error.id} {error.where} {error.what} {error.why}"
-    samples = [one for one in items if isinstance(one, Sample)]
-    return samples, [one for one in items if isinstance(one, Skipped)], ""
 
 
 def by_columns(reader: CsvManifest) -> Outcome | None:
-    batches = read_columns(reader, reader.delimiter)
-    return None if batches is None else (list(to_table(map(from_batch, batches))), [], "")
+    found = samples_of(read_columns(reader, reader.delimiter))
+    return None if found is None else (found, [], "")
 
 
 def written(folder: Path, text: str, **options: Any) -> CsvManifest:
