@@ -7,7 +7,7 @@ those too close to the right answer's are computed again in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,17 +23,19 @@ if TYPE_CHECKING:
 
 TIE = 1e-12
 """Cosines that differ by less are equal; float64 is exact to 1e-14 here. Ties count against the model."""
-BLOCK_IMAGES, BLOCK_TEXTS = 496, 1984
-"""Rows of a block of similarities: 4 MB. A mask of a row is 248 words of 8 bytes, and a byte counts to 255."""
+BLOCK_IMAGES, BLOCK_TEXTS = 992, 1984
+"""Rows of a block of similarities: 8 MB. A mask of a row is 248 words of 8 bytes, and a byte counts to 255."""
+FEW = 4
+"""If fewer than one in so many rows (columns) of a block may hold a nearer answer, they alone are compared."""
 STRIP = 124
 """Images of a block that one thread compares at a time, while their similarities are in its cache."""
-SPARSE = 32
-"""With fewer than one in so many words of a mask, its entries are looked at one by one."""
-_PAIRS = 16_384
-"""Similarities that are computed in float64 at a time."""
+_PAIRS = 256
+"""Similarities that are computed in float64 at a time: 1 MB of features, which stays in a processor's cache."""
 
 Array = np.ndarray[Any, Any]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
+InOrder = Callable[..., Iterable[tuple[Integers, Integers]]]
+"""``map``, or that of a pool of threads."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,11 @@ class _Ranking:
         self.images, self.texts, self.right = images, texts, right
         self.margin = _margin(images.shape[1])
         cosine = torch.cat([self._exact(part[:, 0], part[:, 1]) for part in torch.split(right, _PAIRS)])
-        self.best_text, self.best_image = (
+        self.best = [
             torch.full((size,), -torch.inf, dtype=torch.float64).scatter_reduce_(0, rows, cosine, "amax")
             for size, rows in zip((len(images), len(texts)), right.T, strict=True)
-        )
-        self.nearer_texts = torch.zeros(len(images), dtype=torch.int64)
-        self.nearer_images = torch.zeros(len(texts), dtype=torch.int64)
+        ]
+        self.nearer = [torch.zeros(len(rows), dtype=torch.int64) for rows in (images, texts)]
 
     def ranks(self) -> tuple[Integers, Integers]:
         import torch
@@ -162,19 +163,15 @@ class _Ranking:
             in_order = pool.map if threads > 1 else map
             for start, own in self._image_blocks():
                 rows = slice(start, min(start + BLOCK_IMAGES, len(self.images)))
-                of_rows = _limits(self.best_text[rows], self.margin, BLOCK_IMAGES)
+                of_rows = _limits(self.best[0][rows], self.margin, BLOCK_IMAGES)
                 for first in range(0, len(self.texts), BLOCK_TEXTS):
                     columns = slice(first, min(first + BLOCK_TEXTS, len(self.texts)))
                     self._similarities(block, rows, columns, own)
-                    of_columns = _limits(self.best_image[columns], self.margin, BLOCK_TEXTS)
-                    strips = in_order(
-                        partial(_compare, of_columns=of_columns),
-                        block.numpy().reshape(-1, STRIP, BLOCK_TEXTS),
-                        of_rows.reshape(2, -1, STRIP).swapaxes(0, 1),
-                    )
-                    for number, found in enumerate(strips):
-                        self._add(found, start + number * STRIP, first)
-        return (self.nearer_texts + 1).numpy(), (self.nearer_images + 1).numpy()
+                    of_columns = _limits(self.best[1][columns], self.margin, BLOCK_TEXTS)
+                    for axis, limits in enumerate((of_rows, of_columns)):
+                        self._count(block, axis, limits, (start, first), in_order)
+        to_text, to_image = ((total + 1).numpy() for total in self.nearer)
+        return to_text, to_image
 
     def _image_blocks(self) -> Iterator[tuple[int, Tensor]]:
         """First image of each block, and the right pairs of its images."""
@@ -190,48 +187,49 @@ class _Ranking:
         import torch
 
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        if (height, width) == block.shape:
-            torch.mm(self.images[rows], self.texts[columns].T, out=block)
-        else:
-            block.fill_(-torch.inf)
-            block[:height, :width] = self.images[rows] @ self.texts[columns].T
+        torch.mm(self.images[rows], self.texts[columns].T, out=block[:height, :width])
+        block[height:] = -torch.inf
+        block[:height, width:] = -torch.inf
         here = own[(own[:, 1] >= columns.start) & (own[:, 1] < columns.stop)]
         block[here[:, 0] - rows.start, here[:, 1] - columns.start] = -torch.inf
 
-    def _add(self, found: _Compared, row: int, column: int) -> None:
-        """Count what a strip's float32 decides, and decide the rest in float64."""
+    def _count(self, block: Tensor, axis: int, limits: Array, corner: tuple[int, int], in_order: InOrder) -> None:
+        """Count the nearer entries of the block's rows (axis 0) or columns.
+
+        Most rows and columns of a good model hold none: their maxima tell, which cost less than masks. What float32
+        does not decide is decided in float64.
+        """
+        chosen = np.flatnonzero(block.amax(1 - axis).numpy() > limits[1])
+        if not len(chosen):
+            return
+        part = block.numpy()
+        if len(chosen) * FEW < part.shape[axis]:
+            part, limits = _take(part, limits, chosen, axis)
+        else:
+            chosen = np.arange(part.shape[axis])
+        strips = [slice(start, start + STRIP) for start in range(0, len(part), STRIP)]
+        compared = [limits[:, :, None][:, strip] if axis == 0 else limits[:, None] for strip in strips]
+        found = list(in_order(partial(_nearer, axis=axis), [part[strip] for strip in strips], compared))
+        counts = np.concatenate([count for count, _ in found]) if axis == 0 else np.sum([c for c, _ in found], axis=0)
+        inside = chosen[: len(self.nearer[axis]) - corner[axis]]
+        self.nearer[axis][_tensor(inside + corner[axis])] += _tensor(counts[: len(inside)])
+        for strip, (_, close) in zip(strips, found, strict=True):
+            if len(close):
+                place = close + np.array([strip.start, 0])
+                place[:, axis] = chosen[place[:, axis]]
+                self._decide(place + np.array(corner), axis)
+
+    def _decide(self, places: Integers, axis: int) -> None:
+        """Count entries (n, 2) that are within the margin, where they are nearer in float64."""
         import torch
 
-        for total, count, first in (
-            (self.nearer_texts, found.of_rows, row),
-            (self.nearer_images, found.of_columns, column),
-        ):
-            part = total[first : first + len(count)]
-            part += _tensor(count[: len(part)])
-        for close, best, total, axis in (
-            (found.close_to_rows, self.best_text, self.nearer_texts, 0),
-            (found.close_to_columns, self.best_image, self.nearer_images, 1),
-        ):
-            for part in torch.split(_tensor(np.add(close, (row, column))), _PAIRS) if len(close) else ():
-                won = self._exact(part[:, 0], part[:, 1]) > best[part[:, axis]] - TIE
-                total += part[:, axis][won].bincount(minlength=len(total))
+        for part in torch.split(_tensor(places), _PAIRS):
+            won = self._exact(part[:, 0], part[:, 1]) > self.best[axis][part[:, axis]] - TIE
+            self.nearer[axis].index_add_(0, part[:, axis], won.long())
 
     def _exact(self, image: Tensor, text: Tensor) -> Tensor:
-        return (self.images[image].double() * self.texts[text].double()).sum(dim=1)
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """A strip of similarities (S, BLOCK_TEXTS) against the limits of its rows and columns.
-
-    ``of_rows`` (S,) and ``of_columns`` (BLOCK_TEXTS,): numbers of entries that are surely nearer. ``close_to_rows`` and
-    ``close_to_columns`` (n, 2): places of entries within the margin.
-    """
-
-    of_rows: Integers
-    of_columns: Integers
-    close_to_rows: Integers
-    close_to_columns: Integers
+        rows = self.images.numpy()[image.numpy()], self.texts.numpy()[text.numpy()]
+        return _tensor(np.einsum("nd,nd->n", *rows, dtype=np.float64))
 
 
 def _limits(best: Tensor, margin: float, size: int) -> Array:
@@ -241,10 +239,15 @@ def _limits(best: Tensor, margin: float, size: int) -> Array:
     return limits
 
 
-def _compare(strip: Array, of_rows: Array, of_columns: Array) -> _Compared:
-    rows, close_to_rows = _nearer(strip, of_rows[:, :, None], 0)
-    columns, close_to_columns = _nearer(strip, of_columns[:, None, :], 1)
-    return _Compared(rows, columns, close_to_rows, close_to_columns)
+def _take(block: Array, limits: Array, chosen: Integers, axis: int) -> tuple[Array, Array]:
+    """The chosen rows (axis 0) or columns, and their limits. Columns are filled up to whole words, with such that no
+    entry can exceed."""
+    if axis == 0:
+        return block[chosen], limits[:, chosen]
+    columns = np.pad(chosen, (0, -len(chosen) % 8), mode="edge")
+    taken = limits[:, columns]
+    taken[:, len(chosen) :] = np.inf
+    return np.ascontiguousarray(block[:, columns]), taken
 
 
 def _nearer(strip: Array, limits: Array, axis: int) -> tuple[Integers, Integers]:
@@ -253,16 +256,10 @@ def _nearer(strip: Array, limits: Array, axis: int) -> tuple[Integers, Integers]
 
     A mask is handled as words of eight bytes (S, BLOCK_TEXTS / 8), which is faster than as bools.
     """
-    perhaps = (strip > limits[1]).view(np.uint64)
-    word = np.flatnonzero(perhaps)
-    if len(word) * SPARSE < perhaps.size:
-        place = _places(word, perhaps, strip.shape[1])
-        won = strip[tuple(place.T)] > np.broadcast_to(limits[0], strip.shape)[tuple(place.T)]
-        return np.bincount(place[won, axis], minlength=strip.shape[axis]), place[~won]
-    surely = (strip > limits[0]).view(np.uint64)
+    surely, perhaps = ((strip > limit).view(np.uint64) for limit in limits)
     sums = surely.sum(axis=1 - axis).view(np.uint8).astype(np.int64)
     close = surely ^ perhaps
-    place = _places(np.flatnonzero(close), close, strip.shape[1])
+    place = _places(np.flatnonzero(close != 0), close, strip.shape[1])  # of bools: faster than of words
     return sums if axis else sums.reshape(len(strip), 8).sum(axis=1), place
 
 
@@ -272,7 +269,7 @@ def _places(word: Integers, mask: Array, width: int) -> Integers:
     return np.stack(np.divmod(word[number] * 8 + byte, width), axis=1)
 
 
-def _tensor(array: Integers) -> Tensor:
+def _tensor(array: Array) -> Tensor:
     import torch
 
     return torch.from_numpy(array)

@@ -40,7 +40,7 @@ def pairs_of(images: int, texts: int, more: int, rng: np.random.Generator) -> Ar
     return np.unique(np.concatenate([np.stack([n % images, n % texts], axis=1), extra]), axis=0)
 
 
-@pytest.mark.parametrize("noise", [0.3, 100.0])  # of few and of many nearer answers
+@pytest.mark.parametrize("noise", [0.3, 1.0, 100.0])  # hardly any, few and many nearer answers
 @pytest.mark.parametrize(("images", "texts", "width"), [(3, 5, 2), (1100, 2100, 16), (993, 700, 300)])
 def test_ranks_are_those_of_a_float64_matrix(images: int, texts: int, width: int, noise: float) -> None:
     rng = np.random.default_rng(0)
