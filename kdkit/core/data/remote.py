@@ -24,6 +24,7 @@ from kdkit.core.base.hashes import sha256_of
 from kdkit.core.base.locks import file_lock
 from kdkit.core.base.result import format_size
 from kdkit.core.contracts import Reporter, SourceSpec
+from kdkit.core.data.remote_cache import LOCK, RECORD, beside, make_room, note_use
 from kdkit.core.data.remote_files import (
     Files,
     RemoteFile,
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from kdkit.core.project.registry.schema import DataEntry
 
 FOLDER = "remote"
-RECORD, LOCK = ".files.json", ".lock"
-"""Endings of files beside the folder of a URL: name -> stamp of what is in it, and a lock."""
 PART = ".part"
 WAITS = (1.0, 4.0, 15.0)
 """Seconds before the next attempt; an attempt that got bytes starts the count again."""
@@ -78,10 +77,18 @@ def location_of(project: Project, entry: DataEntry, limit: int | None, reporter:
         )
     if spec.remote_pinned:
         require_commit(entry.path)
-    return fetch_data(project.state, entry.path, ending, reporter, limit or DEFAULT_LIMIT)
+    keep = [_folder_of(project.state, one.path) for one in project.registry.data if is_url(one.path)]
+    return fetch_data(project.state, entry.path, ending, reporter, limit or DEFAULT_LIMIT, keep)
 
 
-def fetch_data(state: Path, url: str, ending: str, reporter: Reporter, limit: int = DEFAULT_LIMIT) -> Path:
+def fetch_data(
+    state: Path,
+    url: str,
+    ending: str,
+    reporter: Reporter,
+    limit: int = DEFAULT_LIMIT,
+    keep: Sequence[Path] | None = None,
+) -> Path:
     """The folder with the files of ``url``, or the file; what is missing or changed is fetched first.
 
     Args:
@@ -90,6 +97,8 @@ def fetch_data(state: Path, url: str, ending: str, reporter: Reporter, limit: in
         ending: of the files in a folder, such as ``.tar``.
         reporter: receives what is fetched.
         limit: GiB; more is refused before anything is fetched.
+        keep: folders of the URLs that data entries name; those of others may make room
+            (:mod:`~kdkit.core.data.remote_cache`). None: nothing is removed.
 
     Raises:
         KdkitError: a URL that is not read; nothing there; more than the limit or the disk holds; no answer.
@@ -98,13 +107,15 @@ def fetch_data(state: Path, url: str, ending: str, reporter: Reporter, limit: in
     if url.startswith("file:"):
         return Path(unquote(urlsplit(url).path))
     folder = _folder_of(state, url)
-    _refuse_links(folder, folder, _beside(folder, LOCK))
+    _refuse_links(folder, folder, beside(folder, LOCK))
     folder.mkdir(parents=True, exist_ok=True)
     storage = open_files(url)
     files = _find(storage, url, ending, folder, reporter)
     if files is not None and any(_differences(files, folder, _read_record(folder))):
         with _alone(folder, url, reporter):
-            _update(storage, files, folder, url, limit, reporter)
+            _update(storage, files, folder, url, limit, keep, reporter)
+    if keep is not None:
+        note_use(folder)
     names = sorted(_read_record(folder))
     single = len(names) == 1 and without_query(url).endswith("/" + names[0])
     return folder / names[0] if single else folder
@@ -136,7 +147,7 @@ def _folder_of(state: Path, url: str) -> Path:
 def _alone(folder: Path, url: str, reporter: Reporter) -> Iterator[None]:
     """Wait until no other command fetches into the folder; none begins until the block ends."""
     for attempt in count():
-        with file_lock(_beside(folder, LOCK)) as mine:
+        with file_lock(beside(folder, LOCK)) as mine:
             if mine is not False:
                 yield
                 return
@@ -177,7 +188,8 @@ def _differences(
 
 
 def _update(
-    storage: Files, files: Sequence[RemoteFile], folder: Path, url: str, limit: int, reporter: Reporter
+    storage: Files, files: Sequence[RemoteFile], folder: Path, url: str, limit: int, keep: Sequence[Path] | None,
+    reporter: Reporter,
 ) -> None:  # fmt: skip
     """Make the folder hold exactly ``files``. Only one command may do so at a time."""
     known = _read_record(folder)  # another command may have fetched files while this one waited
@@ -186,7 +198,10 @@ def _update(
         return
     total = sum(file.size for file in files)
     missing = sum(file.size for file in todo)
-    _require_space(folder, url, total, missing, limit)
+    _require_limit(url, total, limit)
+    if keep is not None:
+        make_room(folder, keep, missing, total, limit * 2**30, reporter)
+    _require_space(folder, missing)
     if changed := [file.name for file in todo if file.name in known]:
         reporter.warn(f"{without_query(url)}: {len(changed)} files changed and are fetched again, such as {changed[0]}")
     if gone:
@@ -200,13 +215,13 @@ def _update(
     for file in todo:
         _fetch(storage, file, folder)
         known[file.name] = file.stamp
-        write_atomically(_beside(folder, RECORD), json.dumps(known).encode())
+        write_atomically(beside(folder, RECORD), json.dumps(known).encode())
         done += file.size
         reporter.progress("fetching", done, missing)
-    write_atomically(_beside(folder, RECORD), json.dumps(known).encode())
+    write_atomically(beside(folder, RECORD), json.dumps(known).encode())
 
 
-def _require_space(folder: Path, url: str, total: int, missing: int, limit: int) -> None:
+def _require_limit(url: str, total: int, limit: int) -> None:
     if total > limit * 2**30:
         raise KdkitError(
             "KD-DATA-226",
@@ -215,6 +230,9 @@ def _require_space(folder: Path, url: str, total: int, missing: int, limit: int)
             why="files behind URLs are kept on the disk",
             fix=f"set max_download_gib: {-(-total // 2**30)} in the options of its data entry, or name fewer files",
         )
+
+
+def _require_space(folder: Path, missing: int) -> None:
     if missing > (free := shutil.disk_usage(folder).free):
         raise KdkitError(
             "KD-DATA-227",
@@ -261,10 +279,6 @@ def _fetch(storage: Files, file: RemoteFile, folder: Path) -> None:
     mark.unlink()
 
 
-def _beside(folder: Path, ending: str) -> Path:
-    return folder.with_name(folder.name + ending)
-
-
 def _refuse_links(folder: Path, *paths: Path) -> None:
     """Raise KdkitError if a path, or a folder that it is in, is a link: a project of others may bring one.
 
@@ -286,7 +300,7 @@ def _is_whole(path: Path, file: RemoteFile) -> bool:
 def _read_record(folder: Path) -> dict[str, Any]:
     """Name -> stamp of what is here."""
     try:
-        found = json.loads(_beside(folder, RECORD).read_bytes())
+        found = json.loads(beside(folder, RECORD).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     return {name: stamp for name, stamp in found.items() if is_name(name)} if isinstance(found, dict) else {}
