@@ -74,7 +74,8 @@ def require_on_policy(
             "no teacher can score the student's own answers",
             where=f"recipe {recipe.name}, {WHERE}",
             why=_listed(reasons),
-            fix="make a teacher with files live (kdkit add-teacher NAME --from PATH --live), or remove 'on_policy'",
+            fix="write 'signals: live' into a teacher's entry in registry.yaml, add one with 'kdkit add-teacher NAME "
+            "--live', or remove 'on_policy' from the recipe",
             code=ExitCode.FOUND,
         )
 
@@ -133,7 +134,7 @@ def _reason(name: str, facts: LockedTeacher, registry: Registry) -> str:
         return "it has distributions along its own answers alone"
     if TOKENS not in facts.signals:
         return "it gives no distributions along answers"
-    return "" if name in registry.live else f"its signals are stored: 'signals: live' in teachers.{name} makes it live"
+    return "" if name in registry.live else "its signals are stored"
 
 
 def _planned_reason(live: bool, tokens: bool) -> str:

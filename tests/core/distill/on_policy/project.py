@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
-from kdkit.api.reporter import Lines
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.loop.accelerator import make_accelerator
 from kdkit.core.distill.loop.dataloader import DistillBatch
@@ -21,7 +20,6 @@ from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.model.build import Build
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.prepare import Prepared, prepare
-from kdkit.core.distill.run import distill
 from kdkit.core.distill.training import train_plan
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
@@ -84,23 +82,36 @@ def _row(folder: Path, number: int, split: str) -> dict[str, Any]:
     return {"id": f"s{number:02}", "image": name, "text": WORDS[number % 3], **about}
 
 
-def train(root: Path) -> dict[str, torch.Tensor]:
-    """The weights after all steps, without an evaluation or a version."""
-    project, options = Project(root), Options(cpu=True)
-    prepared = prepare(project, options, Silent())
-    folder = project.runs / f"trained-{prepared.plan.digest[:16]}"
-    place = make_accelerator("no", cpu=True)
-    trained = train_plan(project, prepared, options, place, folder, Silent())
+class Stopped(Exception):
+    """What ends a run at a step."""
+
+
+@dataclass
+class StopsAt(Silent):
+    """Ends the run during a step; the checkpoint of the step before is there."""
+
+    step: int
+
+    def progress(self, label: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG002  # the protocol's
+        if label == "distill" and done == self.step:
+            raise Stopped
+
+
+def train(root: Path, *, stopped_at: int | None = None) -> dict[str, torch.Tensor]:
+    """The weights after all steps, without an evaluation or a version.
+
+    Args:
+        stopped_at: step during which the run ends, to be continued by another one.
+    """
+    project, options = Project(root), Options(cpu=True, checkpoint_seconds=0 if stopped_at else 60)
+    folder, place = project.runs / "trained", make_accelerator("no", cpu=True)
+    if stopped_at:
+        with pytest.raises(Stopped):
+            train_plan(project, prepare(project, options, Silent()), options, place, folder, StopsAt(stopped_at))
+        assert list(folder.glob("step-*"))
+    trained = train_plan(project, prepare(project, options, Silent()), options, place, folder, Silent())
     shutil.rmtree(folder)
     return {name: x.clone() for name, x in trained.task.student.state_dict().items()}
-
-
-def run(root: Path) -> dict[str, torch.Tensor]:
-    """The weights of the student of the version that a run makes."""
-    outcome = distill(Project(root), Options(cpu=True))
-    assert outcome is not None
-    saved: dict[str, torch.Tensor] = load_file(outcome.version.folder / "student" / "model.safetensors")
-    return saved
 
 
 def same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
@@ -126,13 +137,3 @@ class Course:
 
     def batches(self, start: int = 0) -> dict[int, DistillBatch]:
         return dict(self.loader.batches(start))
-
-
-def main() -> None:
-    """``python -m tests.core.distill.on_policy.project FOLDER SECONDS``: distill in a process of its own."""
-    options = Options(cpu=True, checkpoint_seconds=float(sys.argv[2]))
-    distill(Project(Path(sys.argv[1])), options, reporter=Lines(every=0.0))
-
-
-if __name__ == "__main__":
-    main()

@@ -118,7 +118,7 @@ def test_a_resumed_run_continues_with_the_same_batches(course: Course, batches: 
         assert all(torch.equal(x, batch.targets["first"][name]) for name, x in batches[step].targets["first"].items())
 
 
-def test_without_own_answers_a_run_equals_the_offline_one(root: Path) -> None:
+def test_runs_with_and_without_own_answers(root: Path) -> None:
     set_recipe(root, None)
     plain = train(root)
     set_recipe(root, {"share": 0})
@@ -126,7 +126,9 @@ def test_without_own_answers_a_run_equals_the_offline_one(root: Path) -> None:
     set_recipe(root, {"share": 1e-12})
     assert same(train(root), plain), "own answers are possible and none is drawn"
     set_recipe(root, OWN)
-    assert not same(train(root), plain)
+    own = train(root)
+    assert not same(own, plain)
+    assert same(train(root, stopped_at=3), own), "an interrupted run ends bit for bit as another one"
 
 
 def test_a_teacher_without_trust_changes_nothing(root: Path) -> None:
