@@ -40,8 +40,8 @@ class SweepMethods(OpenedProject):
         run is never repeated.
 
         Args:
-            question: ``recipe``, ``trust``, ``teachers``, ``imbalance``, ``held-out`` or ``clinkd``; ``report`` reads
-                what is there and trains nothing.
+            question: ``recipe``, ``trust``, ``teachers``, ``imbalance``, ``held-out``, ``stages`` or ``clinkd``;
+                ``report`` reads what is there and trains nothing.
             arguments: of the question, such as ``["losses.1.weight=0.5,1,2"]``; of ``report`` the name.
             seeds: runs per variation.
             length: of the runs, as a share of the recipe's steps.

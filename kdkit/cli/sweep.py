@@ -9,6 +9,9 @@ import typer
 from kdkit.cli import console
 from kdkit.core.base.errors import KdkitError
 
+QUESTIONS = "recipe, trust, teachers, imbalance, held-out, stages, clinkd; or report."
+ARGUMENTS = "recipe: KEY=VALUE,VALUE; held-out: DOMAIN; trust: policies; stages: recipes; report: NAME."
+
 
 def register(app: typer.Typer) -> None:
     """Attach the command."""
@@ -16,14 +19,8 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    question: Annotated[
-        str,
-        typer.Argument(help="recipe, trust, teachers, imbalance, held-out, clinkd; or report.", metavar="QUESTION"),
-    ],
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(help="recipe: KEY=VALUE,VALUE; held-out: DOMAIN; trust: policies; report: NAME.", metavar="ARG"),
-    ] = None,
+    question: Annotated[str, typer.Argument(help=QUESTIONS, metavar="QUESTION")],
+    arguments: Annotated[list[str] | None, typer.Argument(help=ARGUMENTS, metavar="ARG")] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs per variation.")] = 3,
     length: Annotated[float, typer.Option(metavar="SHARE", help="Of the recipe's steps, above 0 and up to 1.")] = 1.0,
     split: Annotated[str, typer.Option(help="calibration, or test: then the test split is looked at.")] = "calibration",

@@ -18,6 +18,7 @@ from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.on_policy.plan import add_on_policy
 from kdkit.core.distill.options import Options
+from kdkit.core.distill.plan.ablation import shortened
 from kdkit.core.distill.plan.checks import idle_losses
 from kdkit.core.distill.plan.compatibility import require_outputs, require_previous
 from kdkit.core.distill.plan.continuation import after_stages, continue_from
@@ -86,7 +87,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     index = load_index(project, reporter)
     inventories = _inventories(project, recipe.in_order, student, index, reporter, device)
     judged = measurable_domains(project, inventories[-1])
-    planner = _Planner(project, recipe, inventories, index, judged, options, reporter)
+    planner = StagePlanner(project, recipe, inventories, index, judged, options, reporter)
     if parent is not None and not options.restart:
         repeated = _repeated(versions, parent, planner.plans, options.precision)
         if repeated is not None:
@@ -104,12 +105,13 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
 
 
 @dataclass(frozen=True)
-class _Planner:
+class StagePlanner:
     """Plans the stages of a recipe on what the project has.
 
     Attributes:
         inventories: of each stage.
         judged: domains that the calibration split can measure.
+        length: share of the steps of every stage, in (0, 1].
     """
 
     project: Project
@@ -119,6 +121,7 @@ class _Planner:
     judged: set[str]
     options: Options
     reporter: Reporter
+    length: float = 1.0
 
     def plans(self, start: Version | None) -> tuple[Plan, ...]:
         """Those of all stages that have something to do; a recipe without stages has one.
@@ -154,7 +157,7 @@ class _Planner:
             teachers=with_skipping_losses(plan.teachers, inventory.columns, recipe, catalogue),
             stage=StagePlace(number + 1, len(self.inventories)) if self.recipe.stages else None,
         )
-        plan = add_on_policy(recipe, plan, inventory)
+        plan = add_on_policy(recipe, shortened(plan, self.length), inventory)
         return add_correction(self.project, plan, self.index, self.reporter)
 
     def _located(self, error: KdkitError, number: int) -> KdkitError:

@@ -33,12 +33,20 @@ RESULT, TRAINING = "stage-", "training-"
 
 
 def train_stages(
-    project: Project, prepared: Prepared, options: Options, accelerator: Accelerator, folder: Path, reporter: Reporter
+    project: Project,
+    prepared: Prepared,
+    options: Options,
+    accelerator: Accelerator,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    keep_open: bool = False,
 ) -> TrainedRun:
     """Train all stages, from the newest checkpoint of the one that was interrupted.
 
     Args:
         folder: of the run; the last stage has its checkpoints there.
+        keep_open: do not close inventories that no later stage needs: another run has them too.
 
     Returns:
         The last stage, trained; an increment is judged and repaired.
@@ -48,7 +56,8 @@ def train_stages(
         _say(stage, reporter)
         begun = replace(stage, after=after, earlier=prepared.earlier[:number])
         after = _finish(project, begun, options, accelerator, folder, reporter)
-        if all(stage.inventory is not later.inventory for later in prepared.stages[number + 1 :]):
+        later = prepared.stages[number + 1 :]
+        if not keep_open and all(stage.inventory is not other.inventory for other in later):
             stage.inventory.close()
     _say(prepared, reporter)
     return train_plan(project, replace(prepared, after=after), options, accelerator, folder, reporter, repair=True)

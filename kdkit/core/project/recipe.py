@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -316,6 +316,10 @@ class Recipe(Part):
         """The recipe with other stages."""
         about = {"name": self.name, "summary": self.summary, "source": self.source}
         return Recipe.model_validate({**about, "stages": tuple(stages)})
+
+    def in_every_stage(self, change: Callable[[Recipe], Recipe]) -> Recipe:
+        """The recipe with ``change`` made to each of its stages, or to itself if it has none."""
+        return self.with_stages([change(stage) for stage in self.stages]) if self.stages else change(self)
 
     def with_optimizer(self, changes: OptimizerEntry) -> Recipe:
         """The recipe with the optimizer settings of the registry."""

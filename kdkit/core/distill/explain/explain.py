@@ -243,4 +243,4 @@ def _make_run(
         "precision": precision,
     }
     key = digest_of(facts)
-    return ExplanationRun(source, PlannedTraining(project, replace(used, digest=key), own), key)
+    return ExplanationRun(source, PlannedTraining(project, ((replace(used, digest=key), own),)), key)

@@ -6,7 +6,7 @@ The versions lie in the trial's folder; the project gets none.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,12 +18,9 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.data import SampleIndex
 from kdkit.core.distill.checked_inventory import checked_inventory
 from kdkit.core.distill.model.student import StudentBuilder
-from kdkit.core.distill.options import Options
-from kdkit.core.distill.plan.ablation import shortened
-from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.prepare import Prepared
+from kdkit.core.distill.prepare import StagePlanner
 from kdkit.core.distill.promotion import promote
-from kdkit.core.distill.training import train_plan
+from kdkit.core.distill.stages import train_stages
 from kdkit.core.distill.trials.trial import TrialOptions
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.project.registry.schema import GuardEntry
@@ -70,22 +67,29 @@ class ArrivingTeachers:
         self, count: int, folder: Path, accelerator: Accelerator, options: TrialOptions, reporter: Reporter
     ) -> None:
         project = self._known(count, folder)
-        student = StudentBuilder.of(project, Versions(project).current(), self.seed)
-        device = str(accelerator.device)
-        inventory = checked_inventory(project, self.recipe, student, self.index, Silent(), device)
+        parent = Versions(project).current()
+        student = StudentBuilder.of(project, parent, self.seed)
+        recipe = self.recipe.in_every_stage(_without_repair)
+        inventories = tuple(
+            checked_inventory(project, stage, student, self.index, Silent(), str(accelerator.device))
+            for stage in recipe.in_order
+        )
         try:
-            entry = project.registry.student.model_dump(mode="json")
-            plan = shortened(make_plan(self.recipe, inventory, student.parent, entry, seed=self.seed), self.length)
-            given = Options(cpu=options.cpu, precision=options.precision, checkpoint_seconds=options.checkpoint_seconds)
-            prepared = Prepared(plan, inventory, student)
-            run = train_plan(project, prepared, given, accelerator, folder / f"teacher-{count}", reporter)
+            given = replace(options.of_a_run(), seed=self.seed, incremental=parent is not None)
+            every = set(self.index.domains)
+            planner = StagePlanner(project, recipe, inventories, self.index, every, given, Silent(), self.length)
+            prepared = planner.prepared(planner.plans(parent), student, None)
+            run = train_stages(
+                project, prepared, given, accelerator, folder / f"teacher-{count}", reporter, keep_open=True
+            )
             promote(project, run, Silent())
         except KdkitError as error:
             if error.id not in NOTHING_TO_TEACH:
                 raise
             reporter.say(f"{self.order[count - 1]} may teach nothing at its place: {error.what}")
         finally:
-            inventory.close()
+            for inventory in inventories:
+                inventory.close()
 
     def _known(self, count: int, folder: Path) -> Project:
         """The project when the first ``count`` teachers are there; its guard lets every increment pass."""
@@ -93,6 +97,11 @@ class ArrivingTeachers:
         teachers = {name: registry.teachers[name] for name in self.order[:count]}
         changes = {"teachers": teachers, "guard": GuardEntry(tolerance=100)}
         return self.project.with_registry(registry.model_copy(update=changes)).with_versions(folder / "versions")
+
+
+def _without_repair(recipe: Recipe) -> Recipe:
+    increment = recipe.increment.model_copy(update={"repair": None})
+    return recipe.model_copy(update={"increment": increment})
 
 
 def _arrived(folder: Path) -> int:
@@ -103,4 +112,4 @@ def _arrived(folder: Path) -> int:
 
 def expected_steps(recipe: Recipe, steps: int, teachers: int) -> int:
     """Steps of a first run and its increments, at most."""
-    return round(steps * (1 + (teachers - 1) * recipe.increment.steps))
+    return round(steps * (1 + (teachers - 1) * recipe.in_order[-1].increment.steps))

@@ -123,7 +123,7 @@ class _Rows:
     ) -> Variation:
         """A row; teachers that the recipe cannot read, such as the dual encoder that chooses, take no part."""
         project, catalogue = self.asked.project, self.asked.project.catalogue
-        read = signals_read(recipe, catalogue)
+        read = {signal for stage in recipe.in_order for signal in signals_read(stage, catalogue)}
         locked = project.lock.teachers
         names = [n for n in project.registry.teachers if n not in locked or set(locked[n].signals) & read]
         registry = self.asked.with_teachers(names).registry
@@ -146,7 +146,7 @@ class _Rows:
 
     def distilled(self, alpha: float) -> Recipe:
         """Eq. 16 with this alpha, as two losses whose weights add up to 1."""
-        options = next(loss.options for loss in self.base.losses if loss.name == KD)
+        options = next(loss.options for loss in _distilling(self.base).losses if loss.name == KD)
         weights = round(1 / (1 + alpha), 4), round(alpha / (1 + alpha), 4)
         return self.with_losses(
             (LossPart(name=CE, weight=weights[0]), LossPart(name=KD, weight=weights[1], options=options))
@@ -154,11 +154,16 @@ class _Rows:
 
     def orthogonal(self) -> Recipe:
         """V_kD of the states that predict the answer."""
-        recipe = self.with_losses((LossPart(name=CE, weight=1.0), LossPart(name=VKD, weight=1.0)))
-        return recipe.model_copy(update={"heads": "orthogonal"})
+        losses = LossPart(name=CE, weight=1.0), LossPart(name=VKD, weight=1.0)
+        return self.with_losses(losses, heads="orthogonal")
 
-    def with_losses(self, losses: tuple[LossPart, ...]) -> Recipe:
-        return self.base.model_copy(update={"losses": losses})
+    def with_losses(self, losses: tuple[LossPart, ...], **more: Any) -> Recipe:
+        """The recipe with these losses in place of Pseudo-KD; its other stages stay."""
+
+        def change(stage: Recipe) -> Recipe:
+            return stage.model_copy(update={"losses": losses, **more}) if _distills(stage) else stage
+
+        return self.base.in_every_stage(change)
 
     def lacks(self, key: str) -> str:
         """Why a row cannot vary this key of the student's config; empty if it can."""
@@ -167,13 +172,22 @@ class _Rows:
         return f"students of the family '{self.asked.project.registry.student.family}' have no '{key}'"
 
 
+def _distills(stage: Recipe) -> bool:
+    return {CE, KD} <= {loss.name for loss in stage.losses}
+
+
+def _distilling(base: Recipe) -> Recipe:
+    """The stage that is Pseudo-KD."""
+    return next(stage for stage in base.in_order if _distills(stage))
+
+
 def _own_alpha(base: Recipe) -> bool:
-    return {loss.name for loss in base.losses} == {CE, KD}
+    return {loss.name for loss in _distilling(base).losses} == {CE, KD}
 
 
 def _base(asked: Asked) -> Recipe:
-    """The project's recipe if it is Pseudo-KD, else ``clinkd``."""
-    if {CE, KD} <= {loss.name for loss in asked.recipe.losses}:
+    """The project's recipe if it, or a stage of it, is Pseudo-KD; else ``clinkd``."""
+    if any(_distills(stage) for stage in asked.recipe.in_order):
         return asked.recipe
     project = asked.project
     return load_recipe("clinkd", project.catalogue, project.root).changed_by(project.registry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,19 +13,16 @@ from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter, Silent, Split, StudentSpec
 from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.checked_inventory import checked_inventory, measurable_domains
-from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.model.student import StudentBuilder
-from kdkit.core.distill.plan.ablation import shortened
-from kdkit.core.distill.plan.checks import idle_losses
 from kdkit.core.distill.plan.inventory import TeachingInventory
-from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.plan.types import Plan
+from kdkit.core.distill.prepare import StagePlanner
 from kdkit.core.distill.sweep.arrival import ArrivingTeachers, expected_steps
 from kdkit.core.distill.sweep.clinkd import clinkd_question, measure_reranked
 from kdkit.core.distill.sweep.questions import (
     held_out_question,
     imbalance_question,
     recipe_question,
+    stages_question,
     teachers_question,
     trust_question,
 )
@@ -53,6 +50,7 @@ QUESTIONS: Mapping[str, Callable[[Asked], Question]] = {
     "teachers": teachers_question,
     "imbalance": imbalance_question,
     "held-out": held_out_question,
+    "stages": stages_question,
     "clinkd": clinkd_question,
 }
 CANNOT_TEACH = ("KD-DIST-032", "KD-DIST-033", "KD-DIST-042")
@@ -108,15 +106,8 @@ def plan_sweep(
     accelerator = options.trials.accelerator(COMMAND)
     recipe = load_recipe(options.recipe or project.registry.recipe, project.catalogue, project.root)
     recipe = recipe.changed_by(project.registry)
-    if recipe.stages:
-        raise KdkitError(
-            "KD-DIST-363",
-            f"recipe {recipe.name} has stages, and '{COMMAND}' varies a recipe without them",
-            where="--recipe",
-            fix="name the recipe of one stage: " + ", ".join(stage.name for stage in recipe.stages),
-        )
     index = load_index(project, reporter)
-    planner = _Planner(project, index, options, str(accelerator.device), reporter)
+    planner = _TrialPlanner(project, index, options, str(accelerator.device), reporter)
     asked = QUESTIONS[question](Asked(project, recipe, arguments, index, planner.inventory))
     baseline = planner.inventory(asked.variations[0])
     domains = planner.domains(baseline)
@@ -187,7 +178,7 @@ def _ordered(record: SweepRecord, trials: list[Trial]) -> tuple[Trial, ...]:
     return tuple(sorted(merged.values(), key=lambda trial: min(place[one.key] for one in trial.measurements)))
 
 
-class _Planner:
+class _TrialPlanner:
     """Plans variations; inventories that are equal are made once."""
 
     def __init__(
@@ -245,22 +236,25 @@ class _Planner:
                 fix="'kdkit data check' counts them",
             )
         try:
-            inventory = self.inventory(variation)
-            seeds = range(self._options.seeds)
-            return [self._trial(variation, inventory, seed) for seed in seeds], ""
+            return [self._trial(variation, seed) for seed in range(self._options.seeds)], ""
         except KdkitError as error:
             if error.id not in CANNOT_TEACH:
                 raise
             return [], f"{error.what} ({error.fix})" if error.fix else error.what
 
     def inventory(self, variation: Variation) -> TeachingInventory:
-        """What a variation can teach with. The first one reports what is extracted and measured."""
-        project, recipe = variation.project, variation.recipe
-        catalogue = project.catalogue
-        registry = project.registry.model_dump(mode="json")
+        """What a variation can teach with in its last stage. The first one reports what is extracted and measured."""
+        return self._stage_inventories(variation)[-1]
+
+    def _stage_inventories(self, variation: Variation) -> tuple[TeachingInventory, ...]:
+        return tuple(self._stage_inventory(variation, stage) for stage in variation.recipe.in_order)
+
+    def _stage_inventory(self, variation: Variation, recipe: Recipe) -> TeachingInventory:
+        project = variation.project
+        catalogue, registry = project.catalogue, project.registry.model_dump(mode="json")
         read, alone = sorted(signals_read(recipe, catalogue)), learns_alone(recipe, catalogue)
-        facts = [registry, recipe.trust.model_dump(mode="json"), read, alone, recipe.correction, variation.without]
-        key = digest_of(facts)
+        parts = recipe.correction, recipe.on_policy
+        key = digest_of([registry, recipe.trust.model_dump(mode="json"), read, alone, parts, variation.without])
         if key not in self._inventories:
             with ExitStack() as extraction:
                 self._inventories[key] = checked_inventory(
@@ -274,36 +268,39 @@ class _Planner:
                 )
         return self._inventories[key]
 
-    def _trial(self, variation: Variation, inventory: TeachingInventory, seed: int) -> Trial:
+    def _trial(self, variation: Variation, seed: int) -> Trial:
         project, options = variation.project, self._options
-        plan = self._plan(variation, inventory, seed)
-        training: Training = PlannedTraining(project, plan, inventory)
-        facts: list[Any] = [plan.digest, plan.settings.steps, options.trials.precision]
+        inventories = self._stage_inventories(variation)
+        planned = self._training(variation, inventories, seed)
+        training: Training = planned
+        facts: list[Any] = [planned.plan.digest, planned.steps, options.trials.precision]
         if variation.arrival:
-            steps = expected_steps(variation.recipe, plan.settings.steps, len(variation.arrival))
+            steps = expected_steps(variation.recipe, planned.steps, len(variation.arrival))
             training = ArrivingTeachers(
                 project, variation.recipe, self._index, variation.arrival, seed, options.length, steps
             )
             facts += [list(variation.arrival), options.length]
-        key = digest_of(facts)
+        key, evaluated = digest_of(facts), self._evaluated(inventories[-1])
         if variation.reranking is None:
-            measured = measure_student(project, inventory, options.split, key, self._evaluated(inventory))
+            measured = measure_student(project, inventories[-1], options.split, key, evaluated)
         else:
-            evaluated, chosen = self._evaluated(inventory), variation.reranking
-            measured = measure_reranked(self._project, inventory, options.split, key, evaluated, chosen)
+            chosen = variation.reranking
+            measured = measure_reranked(self._project, inventories[-1], options.split, key, evaluated, chosen)
         return Trial(variation.name, seed, key, training, (measured,))
+
+    def _training(self, variation: Variation, inventories: tuple[TeachingInventory, ...], seed: int) -> PlannedTraining:
+        index, length = inventories[-1].index, self._options.length
+        options = replace(self._options.trials.of_a_run(), seed=seed)
+        planner = StagePlanner(
+            variation.project, variation.recipe, inventories, index, set(index.domains), options, Silent(), length
+        )
+        return PlannedTraining(variation.project, tuple(zip(planner.plans(None), inventories, strict=True)))
 
     def _evaluated(self, inventory: TeachingInventory) -> str:
         """Digest of the samples that are scored; made once per inventory."""
         if id(inventory) not in self._digests:
             self._digests[id(inventory)] = evaluation_digest(self._project, inventory, self._options.split)
         return self._digests[id(inventory)]
-
-    def _plan(self, variation: Variation, inventory: TeachingInventory, seed: int) -> Plan:
-        project, recipe = variation.project, variation.recipe
-        plan = make_plan(recipe, inventory, None, project.registry.student.model_dump(mode="json"), seed=seed)
-        idle_losses(recipe, project.catalogue, plan.batch_size)  # raises if no loss can teach at this batch size
-        return add_correction(project, shortened(plan, self._options.length), inventory.index, Silent())
 
 
 def _without(index: SampleIndex, domains: tuple[str, ...]) -> SampleIndex:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -12,6 +13,8 @@ from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import TrustPolicySpec
 from kdkit.core.distill.sweep.values import STUDENT, SweptKey, grid, parse_keys, with_student_values, with_values
 from kdkit.core.distill.sweep.variation import Asked, Question, Variation
+from kdkit.core.project.recipe import Recipe, changed_optimizer
+from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.project.registry.schema import TrustEntry
 
 POLICIES = ("threshold", "all", "soft", "top-k", "evidence")
@@ -71,9 +74,7 @@ def trust_question(asked: Asked) -> Question:
             raise error.at(f"argument {number} ('{name}')") from None
     rows = []
     for name in names:
-        options = asked.recipe.trust.options if name == asked.recipe.trust.policy else {}
-        entry = TrustEntry.model_validate({**asked.recipe.trust.model_dump(), "policy": name, "options": options})
-        recipe = asked.recipe.model_copy(update={"trust": entry})
+        recipe = asked.recipe.in_every_stage(partial(_with_policy, name=name))
         rows.append(Variation(name, asked.project, recipe, {"trust.policy": name}))
     own = ", ".join(f"{key} {value}" for key, value in asked.recipe.trust.options.items())
     note = (
@@ -83,10 +84,20 @@ def trust_question(asked: Asked) -> Question:
     return Question((asked.baseline, *rows), notes=(note,))
 
 
+def _with_policy(recipe: Recipe, *, name: str) -> Recipe:
+    options = recipe.trust.options if name == recipe.trust.policy else {}
+    entry = TrustEntry.model_validate({**recipe.trust.model_dump(), "policy": name, "options": options})
+    return recipe.model_copy(update={"trust": entry})
+
+
 def imbalance_question(asked: Asked) -> Question:
     """Domains drawn with probability ~ n^alpha: ``sampling.domain_power``."""
     keys = parse_keys([f"sampling.domain_power={','.join(asked.arguments) or ','.join(map(str, POWERS))}"])
-    rows = [_row(asked, keys, chosen) for chosen in grid(keys)]
+    rows = []
+    for chosen in grid(keys):
+        value = keys[0].values[chosen[keys[0].key]]
+        recipe = asked.recipe.in_every_stage(partial(with_values, keys=keys, chosen=chosen))
+        rows.append(Variation(f"{keys[0].key}={shown(value)}", asked.project, recipe, {keys[0].key: value}))
     notes = ["Domains are drawn with probability ~ n^alpha of their n training samples: 0 draws all alike, 1 by size"]
     _, sizes = np.unique(asked.index.domain_index[asked.index.select("train")], return_counts=True)
     if len(set(sizes.tolist())) == 1:
@@ -176,6 +187,48 @@ def teachers_question(asked: Asked) -> Question:
             "beside those of 'all teachers'. The guard refuses nothing here, and repairs nothing"
         )
     return Question((baseline, *rows), notes=tuple(notes))
+
+
+def stages_question(asked: Asked) -> Question:
+    """Stages one after the other, against each of them alone for as many steps, and against the other order."""
+    project, recipe = asked.project, asked.recipe
+    if asked.arguments:
+        stages = [
+            load_recipe(name, project.catalogue, project.root).changed_by(project.registry) for name in asked.arguments
+        ]
+        nested = next((stage.name for stage in stages if stage.stages), "")
+    else:
+        stages, nested = list(recipe.stages), ""
+    if len(stages) < 2 or nested:
+        raise KdkitError(
+            "KD-PROJ-384",
+            f"recipe {nested} has stages of its own" if nested else f"stages are compared, and there are {len(stages)}",
+            where="arguments" if asked.arguments else f"recipe {recipe.name}",
+            fix="name the recipes of two stages or more: kdkit sweep stages clinkd sft; or a recipe with stages",
+        )
+    titles = ", then ".join(stage.name for stage in stages)
+    whole = recipe if not asked.arguments else _staged(stages)
+    rows = [Variation(titles, project, whole, {"stages": [stage.name for stage in stages]})]
+    samples = len(asked.index.select("train"))
+    steps = sum(stage.optimizer.length(samples) for stage in stages)
+    for stage in {stage.name: stage for stage in stages}.values():
+        optimizer = changed_optimizer(stage.optimizer, {"steps": steps})
+        direct = Recipe.model_validate({**stage.model_dump(mode="json"), "optimizer": optimizer})
+        rows.append(Variation(f"{stage.name} alone", project, direct, {"stages": [stage.name]}))
+    if len(stages) == 2 and stages[0] != stages[1]:
+        back = stages[::-1]
+        title = ", then ".join(stage.name for stage in back)
+        rows.append(Variation(title, project, _staged(back), {"stages": [stage.name for stage in back]}))
+    notes = (
+        "A stage alone takes as many steps as all stages together, at its own rate and schedule; if it skips samples "
+        "that others use, the numbers of steps in the table differ",
+    )
+    return Question(tuple(rows), notes=notes)
+
+
+def _staged(stages: Sequence[Recipe]) -> Recipe:
+    name = "-".join(stage.name for stage in stages)
+    return Recipe.model_validate({"name": name, "summary": "stages of a sweep", "stages": tuple(stages)})
 
 
 def best_first(asked: Asked) -> tuple[str, ...]:

@@ -274,9 +274,10 @@ def _cost(project: Project, planned: PlannedSweep, mine: Sequence[Trial], option
     first = next((trial.training for trial in pending if isinstance(trial.training, PlannedTraining)), None)
     first = first or next((t.training for t in planned.trials if isinstance(t.training, PlannedTraining)), None)
     if pending and first is not None:
-        cost = measure_cost(project.state, first.prepared(), options.trials.accelerator(COMMAND))
-        seconds = cost.seconds / first.steps * pending_steps(pending, kept)
-        disk, free = cost.disk * (1 + options.trials.keep * len(pending)), cost.free
+        accelerator = options.trials.accelerator(COMMAND)
+        costs = [measure_cost(project.state, stage, accelerator) for stage in first.prepared().stages]
+        seconds = sum(cost.seconds for cost in costs) / first.steps * pending_steps(pending, kept)
+        disk, free = sum(c.disk for c in costs) * (1 + options.trials.keep * len(pending)), costs[0].free
     return SweepPlan(
         record=planned.record,
         folder=str(folder.path.relative_to(project.root)),

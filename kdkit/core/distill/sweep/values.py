@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -86,7 +86,8 @@ def with_values(recipe: Recipe, keys: Sequence[SweptKey], chosen: Mapping[str, i
     """The recipe with one value for each key.
 
     ``optimizer.steps`` and ``optimizer.epochs`` replace each other. A loss is named by its number, from 0, or its name.
-    Another policy or loss starts without the options of the one that it replaces.
+    In a recipe with stages, ``stages.0.optimizer.lr`` is a key of the first one. Another policy or loss starts without
+    the options of the one that it replaces.
 
     Args:
         chosen: key -> number of its value.
@@ -95,18 +96,16 @@ def with_values(recipe: Recipe, keys: Sequence[SweptKey], chosen: Mapping[str, i
         KdkitError: an unknown key, or a value of a wrong type, with the place of the argument.
     """
     tree: Any = recipe.model_dump(mode="json")
-    length: dict[str, Any] = {}
+    length: dict[tuple[str, ...], str] = {}
     for key in sorted(keys, key=lambda key: key.path[-1] not in NAMES):
         value = key.values[chosen[key.key]]
-        if key.path in (("optimizer", "steps"), ("optimizer", "epochs")):
-            length[key.path[1]] = value
-            tree["optimizer"] |= {"steps": None, "epochs": None, "min_steps": None, "max_epochs": None}
+        if key.path[-2:] in (("optimizer", "steps"), ("optimizer", "epochs")):
+            if length.setdefault(key.path[:-1], key.path[-1]) != key.path[-1]:
+                what = "steps and epochs exclude each other"
+                raise KdkitError("KD-DIST-382", what, where=key.place, fix="sweep one of them")
+            for name in ("steps", "epochs", "min_steps", "max_epochs"):
+                _set(tree, replace(key, key=".".join((*key.path[:-1], name))), None)
         _set(tree, key, value)
-    if len(length) == 2:
-        both = next(key for key in keys if key.path == ("optimizer", "steps"))
-        raise KdkitError(
-            "KD-DIST-382", "steps and epochs exclude each other", where=both.place, fix="sweep one of them"
-        )
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,7 +27,7 @@ from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.prepare import Prepared
-from kdkit.core.distill.training import train_plan
+from kdkit.core.distill.stages import train_stages
 from kdkit.core.evaluation.evaluator import FeatureEvaluator, make_evaluator
 from kdkit.core.evaluation.kept_evaluations import KeptEvaluations
 from kdkit.core.evaluation.scores import Evaluation
@@ -53,6 +53,10 @@ class TrialOptions:
     precision: str = "no"
     checkpoint_seconds: float = 60.0
     keep: bool = False
+
+    def of_a_run(self) -> Options:
+        """The same for a run."""
+        return Options(cpu=self.cpu, precision=self.precision, checkpoint_seconds=self.checkpoint_seconds)
 
     def accelerator(self, command: str) -> Accelerator:
         """Of this process.
@@ -82,29 +86,40 @@ class Training(Protocol):
 
 @dataclass(frozen=True)
 class PlannedTraining:
-    """The training of one plan, from scratch.
+    """A training from scratch as it was planned, with the stages of its recipe.
 
     Attributes:
         project: with the student and the teachers of the plan.
-        inventory: with the trust weights of the plan.
+        stages: at least one, the last one last.
     """
 
     project: Project
-    plan: Plan
-    inventory: TeachingInventory
+    stages: tuple[tuple[Plan, TeachingInventory], ...]
+
+    @property
+    def plan(self) -> Plan:
+        """Of the last stage."""
+        return self.stages[-1][0]
+
+    @property
+    def inventory(self) -> TeachingInventory:
+        """Of the last stage."""
+        return self.stages[-1][1]
 
     @property
     def steps(self) -> int:
-        return self.plan.settings.steps
+        return sum(plan.settings.steps for plan, _ in self.stages)
 
     def prepared(self) -> Prepared:
         """For the cost estimate and the training."""
         builder = StudentBuilder.of(self.project, None, self.plan.settings.seed)
-        return Prepared(self.plan, self.inventory, builder)
+        made = [Prepared(plan, inventory, builder) for plan, inventory in self.stages]
+        return replace(made[-1], earlier=tuple(made[:-1]))
 
     def train(self, folder: Path, accelerator: Accelerator, options: TrialOptions, reporter: Reporter) -> nn.Module:
-        given = Options(cpu=options.cpu, precision=options.precision, checkpoint_seconds=options.checkpoint_seconds)
-        return train_plan(self.project, self.prepared(), given, accelerator, folder, reporter).task.student
+        return train_stages(
+            self.project, self.prepared(), options.of_a_run(), accelerator, folder, reporter, keep_open=True
+        ).task.student
 
 
 @dataclass(frozen=True)

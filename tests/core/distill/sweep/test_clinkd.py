@@ -36,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extra = {"task": "vqa", "messages": [{"role": "user", "content": QUESTION}]}
     lines = (json.dumps({**r, "text": r["label"], "domain": "vqa/ct", "extra": extra}) + "\n" for r in rows)
     manifest.write_text("".join(lines), encoding="utf-8")
-    make(seed=1, **STUDENT["config"]).save(folder / "models" / "reader")  # type: ignore[arg-type, index]
+    make(seed=1, **STUDENT["config"]).save(folder / "models" / "reader")  # type: ignore[arg-type]
     add_teacher(open_project(folder), "reader", READER)
     return folder
 

@@ -107,3 +107,33 @@ def test_one_teacher_cannot_be_left_out(tmp_path: Path) -> None:
         planned(tmp_path / "project", "held-out", "ct")
     with raises_error("KD-DIST-398"):
         planned(tmp_path / "project", "clinkd")
+
+
+def test_stages_against_each_alone_and_the_other_order(root: Path) -> None:
+    (root / "first.yaml").write_text((root / "toy.yaml").read_text(encoding="utf-8").replace("toy", "first"), "utf-8")
+    found = planned(root, "stages", "./first.yaml", "./toy.yaml")
+    rows = {one.name: one.steps for one in found.record.variations}
+    assert rows == {"first, then toy": 80, "first alone": 80, "toy alone": 80, "toy, then first": 80}
+    short = SweepOptions(length=0.1, seeds=1, domains=("ct",), trials=TrialOptions(cpu=True))
+    report = sweep(open_project(root), SweepRequest("stages", ("./first.yaml", "./toy.yaml")), short, Silent())
+    assert (report.missing, {result.variation.steps for result in report.results}) == ((), {8})
+    for wrong in ((), ("./toy.yaml",)):
+        with raises_error("KD-PROJ-384"):
+            planned(root, "stages", *wrong)
+
+
+def test_other_questions_change_every_stage(root: Path) -> None:
+    staged = "name: staged\nsummary: two\nstages: [{recipe: ./toy.yaml}, {recipe: ./toy.yaml}]\n"
+    (root / "staged.yaml").write_text(staged, encoding="utf-8")
+    options = SweepOptions(seeds=1, recipe="./staged.yaml", trials=TrialOptions(cpu=True))
+
+    def rows(question: str, *arguments: str) -> list[PlannedTraining]:
+        made = plan_sweep(open_project(root), "n", question, arguments, options, Silent())
+        return [trial.training for trial in made.trials if isinstance(trial.training, PlannedTraining)]
+
+    assert [[p.recipe.trust.policy for p, _ in t.stages] for t in rows("trust", "all")] == [
+        ["threshold"] * 2,
+        ["all"] * 2,
+    ]
+    found = rows("recipe", "stages.1.optimizer.steps=10")
+    assert [[plan.settings.steps for plan, _ in training.stages] for training in found] == [[40, 40], [40, 10]]
