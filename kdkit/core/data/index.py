@@ -144,10 +144,17 @@ class SampleIndex:
         return self.samples.is_question
 
     @cached_property
-    def from_teacher(self) -> NDArray[np.bool_]:
-        """(N,) samples whose domain or text is a label of a teacher: trust and evaluation never score them."""
+    def domain_of_teacher(self) -> NDArray[np.bool_]:
+        """(N,) samples whose domain is a label of a teacher: trust and evaluation never score them."""
         found = np.zeros(len(self), dtype=bool)
-        found[self.samples.naming(GAVE)] = True
+        found[self.samples.naming(GAVE["domain"])] = True
+        return found
+
+    @cached_property
+    def text_of_teacher(self) -> NDArray[np.bool_]:
+        """(N,) samples whose text is or names a label of a teacher: it is never taken for the truth."""
+        found = self.domain_of_teacher.copy()
+        found[self.samples.naming(GAVE["text"])] = True
         return found
 
     @cached_property

@@ -32,8 +32,8 @@ LABEL, CONFIDENCE, TEACHER, FINGERPRINT = (
     "teacher_fingerprint",
 )
 """Keys of a sample's metadata."""
-GAVE = "teacher_gave"
-"""Key of the metadata of a training sample whose domain or text is the label: what of it."""
+GAVE = {"domain": "teacher_gave_domain", "text": "teacher_gave_text"}
+"""What of a training sample is the label -> key of its metadata that says so."""
 
 
 class LabelUse(Part):
@@ -108,8 +108,8 @@ class TeacherLabels:
             TEACHER: found.teacher,
             FINGERPRINT: found.fingerprint,
         }
-        given = [name for name, used in (("domain", self.use.domain), ("text", self.use.text is not None)) if used]
-        facts |= {GAVE: " ".join(given)} if given else {}
+        used = {"domain": self.use.domain, "text": self.use.text is not None}
+        facts |= {GAVE[what]: True for what in GAVE if used[what]}
         extra = {name: value for name, value in sample.extra.items() if name != GROUP}
         extra[METADATA] = {**sample.extra.get(METADATA, {}), **facts}
         if GROUP in sample.extra:

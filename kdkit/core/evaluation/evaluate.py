@@ -83,8 +83,8 @@ def evaluate_version(
         skipped |= column.unreadable(table) & table.may_skip
     evaluator = choose_evaluator(project, table, split, task, skipped, reporter, by)
     own = evaluator.settings["task"] == own_task(project)
-    if count := int(table.from_teacher[table.select(split)].sum()):
-        reporter.warn(f"{count} {split} samples are not scored: their domain or text is a label of a teacher")
+    if count := evaluator.left_out(split):
+        reporter.warn(f"{count} training samples are not used: their domain or text is a label of a teacher")
     samples = _samples_to_score(evaluator, split, skipped)
     advice = partial(extraction_hint, project.registry, project.lock)
     views = [evaluator.teacher(teacher, column) for teacher, column in columns.items()]

@@ -70,6 +70,12 @@ class FeatureEvaluator:
     calibration: tuple[Sample, ...] = ()
     subgroups: Subgroups = field(default_factory=dict)
 
+    def left_out(self, split: Split) -> int:
+        """Samples of the split, and of the training split for tasks that fit on it, that a teacher named."""
+        given = self.table.text_of_teacher if self.spec.truth == "captions" else self.table.domain_of_teacher
+        splits: set[Split] = {split, "train"} if self.training else {split}
+        return int(sum(given[self.table.select(one)].sum() for one in splits))
+
     def rows(self, split: Split) -> Rows:
         return _truth_rows(self.table, self.spec, self.settings, split)
 
@@ -101,9 +107,13 @@ class AnswerEvaluator:
     settings: Mapping[str, Any]
     subgroups: Subgroups = field(default_factory=dict)
 
+    def left_out(self, split: Split) -> int:
+        """Samples of the split whose domain or text a teacher named."""
+        return int(self.table.text_of_teacher[self.table.select(split)].sum())
+
     def rows(self, split: Split) -> Rows:
         rows = self.table.select(split=split)
-        return rows[self.table.has_text[rows] & ~self.table.from_teacher[rows]]
+        return rows[self.table.has_text[rows] & ~self.table.text_of_teacher[rows]]
 
     def measurable(self, rows: Rows) -> set[str]:
         """Domains that ``rows`` of :meth:`rows` can measure."""
@@ -194,7 +204,7 @@ def _questions(table: SampleIndex) -> Prompts:
 def _truth_rows(table: SampleIndex, spec: TaskSpec, settings: Mapping[str, Any], split: Split) -> Rows:
     """The samples of a split that have what a task compares outputs with, and have it from no teacher."""
     rows = table.select(split=split, labeled=True if spec.truth == "labels" else None)
-    rows = rows[~table.from_teacher[rows]]
+    rows = rows[~(table.text_of_teacher if spec.truth == "captions" else table.domain_of_teacher)[rows]]
     if spec.truth == "labels":
         return rows
     if spec.truth == "captions":

@@ -69,9 +69,11 @@ def test_training_uses_them_as_domain_and_text_where_asked(tmp_path: Path) -> No
     assert (samples["s0"].domain, samples["s0"].text) == ("mass", "a mass picture of mass")
     assert (samples["s3"].domain, samples["s3"].text) == ("unknown", "picture 3")
     assert samples["s6"].domain == 'clear, "plain"'
-    assert samples["s0"].extra["metadata"]["teacher_gave"] == "domain text"
     index = load_index(Project(tmp_path))
-    assert [index.ids[row] for row in np.flatnonzero(index.from_teacher)] == ["s0", "s6"]
+    for found in (index.domain_of_teacher, index.text_of_teacher):
+        assert [index.ids[row] for row in np.flatnonzero(found)] == ["s0", "s6"]
+    index = load_index(labeled_project(tmp_path, text="{label}"))
+    assert (index.domain_of_teacher.sum(), index.text_of_teacher.sum()) == (0, 2)
     assert {samples[name].domain for name in ("s1", "s2")} == {"unknown"}
     with raises_error("KD-DATA-340", mentions=["{label}"]):
         samples_of(labeled_project(tmp_path, text="{name}"))

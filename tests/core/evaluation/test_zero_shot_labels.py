@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdkit.core.contracts import Sample, Split
+from kdkit.core.contracts import Sample, Split, TaskSpec
 from kdkit.core.data import load_index
 from kdkit.core.data.images import open_image
 from kdkit.core.data.teacher_labels import GAVE, read_labels
@@ -18,11 +19,12 @@ from kdkit.core.distill.options import Options
 from kdkit.core.distill.prepare import prepare
 from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.evaluate import evaluate_version
-from kdkit.core.evaluation.evaluator import TaskChoice
+from kdkit.core.evaluation.evaluator import TaskChoice, _truth_rows
 from kdkit.core.evaluation.trust.report import report_trust
 from kdkit.core.evaluation.trust.retrieval import RetrievalTrust
 from kdkit.core.evaluation.zero_shot_labels import LabelRequest, ZeroShotLabels, label_samples, read_classes
 from kdkit.core.features.extract import extraction
+from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from kdkit.core.teachers.open import open_teacher
@@ -127,9 +129,12 @@ def test_trust_and_evaluation_do_not_change_by_them(root: Path) -> None:
         "ct": 18
     }
     heard = Heard()
+    change_rows(root, label="mass")  # true labels are used, whoever wrote the text
+    spec = project.catalogue.spec(TaskSpec, "knn")
+    assert len(_truth_rows(load_index(open_project(root)), spec, {}, "train")) == 24
     with raises_error("KD-EVAL-011"):  # captions of training samples are the truth of retrieval there
         evaluate_version(open_project(root), split="train", task=TaskChoice("retrieval"), reporter=heard)
-    assert any(line.startswith("24 train samples are not scored") for line in heard.warnings)
+    assert any(line.startswith("24 training samples are not used") for line in heard.warnings)
 
 
 def test_trust_per_sample_has_no_score_of_captions_of_teachers() -> None:
@@ -141,7 +146,7 @@ def test_trust_per_sample_has_no_score_of_captions_of_teachers() -> None:
 
 def _captioned(number: int, *, given: bool) -> Sample:
     """A training sample, or from number 20 on one of calibration; its caption is a teacher's label."""
-    extra = {"metadata": {GAVE: "text"}} if given else {}
+    extra = {"metadata": {GAVE["text"]: True}} if given else {}
     split: Split = "train" if number < 20 else "calibration"
     return Sample(f"s{number}", Path(f"/{number}.png"), f"caption {number}", "ct", None, split, extra=extra)
 
@@ -175,3 +180,13 @@ def test_classes(tmp_path: Path) -> None:
         read_classes("normal", tmp_path)
     with raises_error("KD-EVAL-340"):
         read_classes("none.yaml", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "used"), [("knn", "domain", 17), ("knn", "text", 20), ("retrieval", "text", 17)]
+)
+def test_a_task_uses_no_truth_of_teachers(task: str, given: str, used: int) -> None:
+    samples = [replace(_captioned(n, given=False), label="mass") for n in range(40)]
+    samples[:3] = [replace(one, extra={"metadata": {GAVE[given]: True}}) for one in samples[:3]]
+    spec = load_catalogue().spec(TaskSpec, task)
+    assert len(_truth_rows(table_of(samples), spec, {}, "train")) == used

@@ -140,7 +140,7 @@ class RetrievalTrust:
     def _others(self, domain: str, measured: Rows, places: Rows) -> Rows:
         """Samples of the domain with a caption and features, without the measured ones and captions of teachers."""
         rows = self._index.select(domains=[domain])
-        rows = rows[~self._index.from_teacher[rows]]
+        rows = rows[~self._index.text_of_teacher[rows]]
         rows = rows[(places[rows] >= 0) & ~np.isin(rows, measured)]
         return rows[self._index.has_text[rows]]
 

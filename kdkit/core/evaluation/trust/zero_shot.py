@@ -59,7 +59,7 @@ class ZeroShotTrust:
         counts, scored, scores = {}, [], []
         for domain, prompts in self.domains.items():
             rows = table.select(domains=[domain], labeled=True)
-            rows = rows[~table.from_teacher[rows]]
+            rows = rows[~table.domain_of_teacher[rows]]
             if not self._has_features(column, places, domain, prompts, advice):
                 continue
             rows = rows[places[rows] >= 0]
