@@ -341,14 +341,9 @@ def _named(error: BaseException) -> str:
 
 def _untrusted(url: str, why: str) -> KdkitError:
     """The error for a server that is not who it says; trying again helps as little as it is safe to go on."""
-    return KdkitError(
-        "KD-DATA-345",
-        "the certificate of the server is not trusted",
-        where=without_query(url),
-        why=why,
-        fix="check the address; if a proxy of your network signs certificates, name its own in SSL_CERT_FILE",
-        code=ExitCode.MISSING,
-    )
+    what, where = "the certificate of the server is not trusted", without_query(url)
+    fix = "check the address; if a proxy of your network signs certificates, name its own in SSL_CERT_FILE"
+    return KdkitError("KD-DATA-345", what, where=where, why=why, fix=fix, code=ExitCode.MISSING)
 
 
 def _refused(url: str, why: str) -> KdkitError:
