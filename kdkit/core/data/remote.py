@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,6 @@ from kdkit.core.data.remote_files import (
     is_url,
     mismatch,
     open_files,
-    require_commit,
     require_names,
     without_query,
 )
@@ -49,6 +49,7 @@ WAITS = (1.0, 4.0, 15.0)
 """Seconds before the next attempt; an attempt that got bytes starts the count again."""
 POLL = 0.5
 """Seconds between two looks at the lock of another command."""
+_COMMIT = re.compile(r"hf://datasets/[^/@]+(/[^/@]+)?@[0-9a-f]{40}(/|$)")
 DEFAULT_LIMIT = 100
 """GiB of an entry's files."""
 
@@ -76,9 +77,21 @@ def location_of(project: Project, entry: DataEntry, limit: int | None, reporter:
             fix="download the files, and write their path",
         )
     if spec.remote_pinned:
-        require_commit(entry.path)
+        _require_commit(entry.path)
     keep = [_folder_of(project.state, one.path) for one in project.registry.data if is_url(one.path)]
     return fetch_data(project.state, entry.path, ending, reporter, limit or DEFAULT_LIMIT, keep)
+
+
+def _require_commit(url: str) -> None:
+    """Raise KdkitError if ``url`` is on the Hub and names no commit."""
+    if urlsplit(url).scheme == "hf" and not _COMMIT.match(url):
+        raise KdkitError(
+            "KD-DATA-320",
+            "this URL names no commit",
+            where=without_query(url),
+            why="a branch of the Hub changes; a commit always has the same files",
+            fix="write hf://datasets/OWNER/NAME@COMMIT, with the 40 digits that the page 'Files' of the data set shows",
+        )
 
 
 def fetch_data(

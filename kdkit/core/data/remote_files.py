@@ -32,7 +32,6 @@ BLOCK = 8 << 20
 TIMEOUT = 30.0
 """Seconds without data from the server."""
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
-_COMMIT = re.compile(r"hf://datasets/[^/@]+(/[^/@]+)?@[0-9a-f]{40}(/|$)")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
 MAX_FILES = 100_000
@@ -102,18 +101,6 @@ def check_url(url: str) -> None:
     if not (parts.netloc or parts.scheme in ("file", "memory")) or "\\" in url or ".." in parts.path.split("/"):
         raise _bad_url(url, "it is no complete address", plain)
     expand(url)
-
-
-def require_commit(url: str) -> None:
-    """Raise KdkitError if ``url`` is on the Hub and names no commit."""
-    if urlsplit(url).scheme == "hf" and not _COMMIT.match(url):
-        raise KdkitError(
-            "KD-DATA-320",
-            "this URL names no commit",
-            where=without_query(url),
-            why="a branch of the Hub changes; a commit always has the same files",
-            fix="write hf://datasets/OWNER/NAME@COMMIT, with the 40 digits that the page 'Files' of the data set shows",
-        )
 
 
 def _bad_url(url: str, why: str, fix: str) -> KdkitError:

@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.readers.parquet_files import binary_leaf
 from kdkit.plugins.sources.fast_columns import FIELDS, Cells, ColumnReader, Unusual, can_read, with_names
-from kdkit.plugins.sources.shards import NO_LABEL
+from kdkit.plugins.sources.shards import NO_LABEL, ShardedRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from kdkit.plugins.sources.parquet import ParquetRows, Table
 
 NUMBER = r"^\W*\d+(\.0*)?\W*$"
 """Texts that might be the number of a label."""
 
 
-def read_tables(source: ParquetRows) -> list[pa.RecordBatch] | None:
+@dataclass(frozen=True)
+class Table:
+    """An opened file.
+
+    Attributes:
+        reader: of its images in cells.
+        schema: Arrow's.
+        batches: rows of columns, and of fields such as ``image.path``; without columns, empty ones.
+        record_batches: the same as Arrow's, with a column ``image`` for its field; at least one column.
+    """
+
+    reader: str
+    schema: Any
+    batches: Callable[[list[str]], Iterator[list[dict[str, Any]]]]
+    record_batches: Callable[[list[str]], Iterator[Any]]
+
+
+class TableRows(ShardedRows):
+    """Rows of files with a schema."""
+
+    def table(self, path: Path) -> AbstractContextManager[Table]:
+        """The opened file. Raises: KdkitError: it is damaged."""
+        raise NotImplementedError
+
+    def keys_of(self, path: Path, numbers: Any) -> Any:
+        """(n,) ids of rows without one; ``numbers`` count from 0. Both are arrays of Arrow."""
+        raise NotImplementedError
+
+    def label_names(self, schema: Any) -> tuple[str, ...]:
+        """Names of labels that are numbers: by the option, or by the table."""
+        raise NotImplementedError
+
+
+def read_tables(source: TableRows) -> list[pa.RecordBatch] | None:
     """The samples of all files as batches, as sources may yield them; None if the rows must be read one by one."""
     import pyarrow as pa
 
@@ -33,7 +66,7 @@ def read_tables(source: ParquetRows) -> list[pa.RecordBatch] | None:
     return found or None
 
 
-def _batches_of(source: ParquetRows, path: Path) -> Iterator[pa.RecordBatch]:
+def _batches_of(source: TableRows, path: Path) -> Iterator[pa.RecordBatch]:
     """The samples of a file.
 
     Raises:
@@ -68,7 +101,7 @@ def _batches_of(source: ParquetRows, path: Path) -> Iterator[pa.RecordBatch]:
                 yield reader.batch(columns, path, lines, cells)
 
 
-def _readable(source: ParquetRows, table: Table, in_cells: bool) -> list[str]:
+def _readable(source: TableRows, table: Table, in_cells: bool) -> list[str]:
     """Columns of texts and whole numbers.
 
     Raises:

@@ -16,8 +16,9 @@ from typing import Any
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import USUAL_SPLITS, Skipped
 from kdkit.plugins.readers.arrow_files import open_arrow
+from kdkit.plugins.sources.fast_parquet import Table
 from kdkit.plugins.sources.hf_layout import Layout, find_layout
-from kdkit.plugins.sources.parquet import ParquetRows, Table
+from kdkit.plugins.sources.parquet import ParquetRows
 from kdkit.plugins.sources.tree import walk_files
 
 META = (".json", ".lock", ".md", ".txt")

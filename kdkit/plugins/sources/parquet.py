@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation, Skipped
 from kdkit.plugins.readers.parquet_files import binary_leaf, open_parquet
-from kdkit.plugins.sources.fast_parquet import read_tables
+from kdkit.plugins.sources.fast_parquet import Table, TableRows, read_tables
 from kdkit.plugins.sources.records import refuse_pointer
 from kdkit.plugins.sources.rows import FIELDS
-from kdkit.plugins.sources.shards import ShardedRows, no_name
+from kdkit.plugins.sources.shards import no_name
 
 ROWS = 4096
 """Rows that are read at once, without their images."""
@@ -24,24 +24,7 @@ LABELS = "__labels__"
 
 
 @dataclass(frozen=True)
-class Table:
-    """An opened file.
-
-    Attributes:
-        reader: of its images in cells.
-        schema: Arrow's.
-        batches: rows of columns, and of fields such as ``image.path``; without columns, empty ones.
-        record_batches: the same as Arrow's, with a column ``image`` for its field; at least one column.
-    """
-
-    reader: str
-    schema: Any
-    batches: Callable[[list[str]], Iterator[list[dict[str, Any]]]]
-    record_batches: Callable[[list[str]], Iterator[Any]]
-
-
-@dataclass(frozen=True)
-class ParquetRows(ShardedRows):
+class ParquetRows(TableRows):
     """The column ``image`` holds image files as bytes, the Hub's struct ``{bytes, path}``, or paths.
 
     Names of labels are those of the Hub's feature ``ClassLabel``, if the file has one.

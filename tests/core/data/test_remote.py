@@ -20,7 +20,7 @@ import pytest
 
 from kdkit.core.base.locks import file_lock
 from kdkit.core.contracts import Silent
-from kdkit.core.data import load_index, remote, remote_files
+from kdkit.core.data import load_index, remote, remote_cache, remote_files
 from kdkit.core.data.images import open_image
 from kdkit.core.data.remote import FOLDER, fetch_data
 from kdkit.core.project.project import Project
@@ -269,7 +269,7 @@ def test_a_project_of_others_writes_and_removes_nothing_outside(tmp_path: Path, 
             fetch_data(state, url, ".tar", Silent())
         folder = state / FOLDER / f"a.tar-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
         if what == "record":
-            record = folder.with_name(folder.name + remote.RECORD)
+            record = folder.with_name(folder.name + remote_cache.RECORD)
             record.write_text(json.dumps({"a.tar": "x", "../../../../home/victim": "x"}))
         elif what == "part":
             (folder / "a.tar").unlink()
@@ -298,7 +298,7 @@ def test_a_project_of_others_deletes_nothing_through_a_link(tmp_path: Path, link
         (folder / link).parent.mkdir(parents=True)
         (folder / link).symlink_to(home)
         record = {f"{link}/thesis.tex".lstrip("/"): "x"}
-        folder.with_name(folder.name + remote.RECORD).write_text(json.dumps(record), encoding="utf-8")
+        folder.with_name(folder.name + remote_cache.RECORD).write_text(json.dumps(record), encoding="utf-8")
         with raises_error("KD-DATA-151"):
             fetch_data(state, url, ".tar", Silent())
     assert [path.name for path in home.iterdir()] == ["thesis.tex"]
@@ -312,7 +312,7 @@ def test_commands_at_once_fetch_each_file_once(tmp_path: Path, monkeypatch: pyte
         folder = tmp_path / FOLDER / f"_a,b_.tar-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
         folder.mkdir(parents=True)
         waiting = [Recorder(), Recorder()]
-        with file_lock(folder.with_name(folder.name + remote.LOCK)):
+        with file_lock(folder.with_name(folder.name + remote_cache.LOCK)):
             found = [pool.submit(fetch, tmp_path, url, reporter) for reporter in waiting]
             until = time.monotonic() + 10
             while not all(reporter.lines for reporter in waiting) and time.monotonic() < until:
@@ -320,7 +320,7 @@ def test_commands_at_once_fetch_each_file_once(tmp_path: Path, monkeypatch: pyte
         assert [future.result(timeout=30) for future in found] == [folder, folder]
         assert [command for command, _ in server.requests].count("GET") == 2
         assert sorted(len(reporter.lines) for reporter in waiting) == [1, 2]  # one fetched after its wait
-        with file_lock(folder.with_name(folder.name + remote.LOCK)):
+        with file_lock(folder.with_name(folder.name + remote_cache.LOCK)):
             assert pool.submit(fetch, tmp_path, url).result(timeout=30) == folder
 
 
