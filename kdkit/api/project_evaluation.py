@@ -60,9 +60,10 @@ class EvaluationMethods(OpenedProject):
             >>> print(project.evaluate().file)
             reports/evaluation-v1-test.json
         """
+        from kdkit.core.base.atomic import require_place
         from kdkit.core.evaluation.evaluate import evaluate_version
         from kdkit.core.evaluation.evaluator import TaskChoice, own_task
-        from kdkit.core.evaluation.page import require_writable, write_page
+        from kdkit.core.evaluation.page import write_page
         from kdkit.core.evaluation.report import write_report
         from kdkit.core.evaluation.suites.run import FOLDER, SuiteChoice, evaluate_suite
 
@@ -70,7 +71,7 @@ class EvaluationMethods(OpenedProject):
             _refuse_of_suites({"datasets": datasets, "data": data, "no_teachers": no_teachers})
         project, page = self._open(), None if html is None else Path(html)
         if page is not None:
-            require_writable(page)
+            require_place(page)
         name = task or (own_task(project) if options else None)
         choice = None if name is None else TaskChoice(name, options or {})
         if suite is None:

@@ -42,8 +42,8 @@ def test_evaluate(toy: Cli) -> None:
     assert Evaluation.load(toy.folder / data["file"]).model("v1").means["accuracy"] > 0.5
     assert data["picture"]["alt"]
 
-    early = toy("evaluate", "--html", "nowhere/v1.html")
-    assert (early.code, early.stdout, early.error) == (2, "", "KD-EVAL-250")
+    early = toy("evaluate", "--html", "registry.yaml/v1.html")
+    assert (early.code, early.stdout, early.error) == (2, "", "KD-BASE-300")
     bare = toy("report", "--json").json
     assert bare["file"].endswith("reports/v1.html")
     assert {"Confusion matrices", "Training"} <= set(bare["sections"])

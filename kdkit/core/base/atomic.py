@@ -27,6 +27,24 @@ def write_atomically(path: Path, content: bytes) -> None:
         draft.write_bytes(content)
 
 
+def require_place(path: Path) -> None:
+    """Check, before long work, that a file can be written at ``path``; missing folders would be made.
+
+    Raises:
+        KdkitError: there is a folder in its place, a file in the place of a folder, or no right to write.
+    """
+    above = next((folder for folder in path.absolute().parents if folder.exists()), path)
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        why = f"'{above}' is a file" if above.is_file() else f"'{above}' cannot be written"
+        raise KdkitError(
+            "KD-BASE-300",
+            "no file can be written here",
+            where=str(path),
+            why="this is a folder" if path.is_dir() else why,
+            fix="name a file in a folder, such as reports/page.html",
+        )
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A draft that replaces ``path`` (or the target of that link) when the block ends without an error.

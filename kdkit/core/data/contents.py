@@ -94,7 +94,7 @@ class Images:
         files = list(dict.fromkeys(map(file_of, self.refs(order))))
         raise KdkitError(
             "KD-DATA-004",
-            f"{count_of(len(files), 'image file')} missing: {name_some(map(str, files))}",
+            f"{count_of(files, 'image file')} missing: {name_some(map(str, files))}",
             where=self._samples[int(self.owners[order[0]])].origin,
             fix=near_miss(files[0]) or "put the files there, or correct the manifest or the entry's option image_root",
             code=ExitCode.MISSING,

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from kdkit.core.contracts import USUAL_SPLITS, Sample
@@ -35,9 +36,10 @@ def name_some(names: Iterable[str]) -> str:
     return ", ".join(listed[:SHOWN]) + more
 
 
-def count_of(number: int, what: str) -> str:
-    """``3 ids are``, ``1 id is``: for messages."""
-    return f"{number} {what}{'s are' if number > 1 else ' is'}"
+def count_of(things: Sequence[object] | Mapping[Any, object] | int, what: str) -> str:
+    """``1 image``, ``2 images``, ``2 classes``."""
+    count = things if isinstance(things, int) else len(things)
+    return f"{count} {what}{('es' if what.endswith('s') else 's') if count != 1 else ''}"
 
 
 def near_miss(path: Path) -> str:

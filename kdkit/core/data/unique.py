@@ -61,7 +61,7 @@ def _repeated(samples: SampleTable) -> KdkitError:
     ids = samples.texts("id")
     return KdkitError(
         "KD-DATA-009",
-        f"{count_of(len(pairs), 'id')} used twice: {name_some(ids[row] for _, row in pairs)}",
+        f"{count_of(pairs, 'id')} used twice: {name_some(ids[row] for _, row in pairs)}",
         where=later.origin,
         why=f"'{earlier.id}' is already at {earlier.origin}; ids are the keys of cached features",
         fix="make ids unique, for example with the option id_prefix",

@@ -15,7 +15,8 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import CountsTokens
 from kdkit.core.data.check.examined import Examined
-from kdkit.core.data.check.finding import Check, Finding, count_of
+from kdkit.core.data.check.finding import Check, Finding
+from kdkit.core.data.names import count_of
 from kdkit.core.project.project import Project
 
 NAME = "text lengths"

@@ -12,7 +12,7 @@ from typing import IO
 
 import pytest
 
-from kdkit.core.base.atomic import new_file, new_folder, write_atomically
+from kdkit.core.base.atomic import new_file, new_folder, require_place, write_atomically
 from kdkit.core.project.project import Project
 from tests.errors import raises_error
 
@@ -190,3 +190,13 @@ def test_new_files_have_the_mode_of_the_umask(tmp_path: Path) -> None:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert modes == {"v1": 0o755, "student": 0o755, "a.safetensors": 0o644, "b.json": 0o644, "c": 0o644}
+
+
+def test_a_place_is_checked_before_long_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for free in (tmp_path / "page.html", tmp_path / "new" / "folder" / "page.html", tmp_path / "file"):
+        require_place(free)
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+    for taken in (tmp_path, tmp_path / "file" / "page.html"):
+        with raises_error("KD-BASE-300", where=str(taken)):
+            require_place(taken)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from kdkit.core.base.atomic import require_place
 from kdkit.core.contracts import Reporter
 from kdkit.core.data.check.examined import Examined, examine
 from kdkit.core.data.check.files import check_entries, check_folders, check_ids, check_images, check_skipped
 from kdkit.core.data.check.finding import Check, Finding
 from kdkit.core.data.check.labels import check_classes, check_names, check_questions
 from kdkit.core.data.check.near_duplicates import DISTANCE, check_near_duplicates
-from kdkit.core.data.check.page import require_place, write_page
+from kdkit.core.data.check.page import write_page
 from kdkit.core.data.check.pictures import check_sizes, check_storage
 from kdkit.core.data.check.report import DataReport
 from kdkit.core.data.check.shared_images import check_contradictions, check_leaks, check_repeated

@@ -13,9 +13,9 @@ import numpy as np
 
 from kdkit.core.contracts import USUAL_SPLITS, Sample
 from kdkit.core.data.check.examined import Examined
-from kdkit.core.data.check.finding import SHOWN, Finding, count_of
+from kdkit.core.data.check.finding import SHOWN, Finding
 from kdkit.core.data.locations import file_of, images_of
-from kdkit.core.data.names import name_some, near_miss
+from kdkit.core.data.names import count_of, name_some, near_miss
 from kdkit.core.data.unreadable import MISSING, all_images_of
 from kdkit.core.project.registry.load import line_of
 

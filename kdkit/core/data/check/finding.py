@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -42,9 +42,3 @@ class Check(NamedTuple):
     name: str
     looks_at: str
     run: Callable[[Examined], Iterable[Finding]]
-
-
-def count_of(things: Sequence[object] | Mapping[Any, object] | int, what: str) -> str:
-    """``1 image``, ``2 images``, ``2 classes``."""
-    count = things if isinstance(things, int) else len(things)
-    return f"{count} {what}{('es' if what.endswith('s') else 's') if count != 1 else ''}"

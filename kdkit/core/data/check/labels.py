@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from kdkit.core.contracts import SPLITS
 from kdkit.core.data.check.examined import Examined, is_question
-from kdkit.core.data.check.finding import Finding, count_of
-from kdkit.core.data.names import count_no_names, find_similar_names, find_split_names, name_some
+from kdkit.core.data.check.finding import Finding
+from kdkit.core.data.names import count_no_names, count_of, find_similar_names, find_split_names, name_some
 
 
 def check_names(data: Examined) -> Iterator[Finding]:

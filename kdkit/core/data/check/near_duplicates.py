@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.data.check.examined import Examined
-from kdkit.core.data.check.finding import SHOWN, Finding, count_of
+from kdkit.core.data.check.finding import SHOWN, Finding
 from kdkit.core.data.check.pictures import FLAT
 from kdkit.core.data.image_facts import LOW, ORDER, WORDS
-from kdkit.core.data.names import name_some
+from kdkit.core.data.names import count_of, name_some
 
 DISTANCE = 24
 """Different bits of 255, at most, of what counts as a copy."""

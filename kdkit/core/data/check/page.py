@@ -16,14 +16,14 @@ from xml.etree.ElementTree import Element, tostring
 import numpy as np
 
 from kdkit.core.base.atomic import write_atomically
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import SPLITS, ImageLocation, ImageRef
 from kdkit.core.data.check.examined import Examined
-from kdkit.core.data.check.finding import SHOWN, Finding, count_of
+from kdkit.core.data.check.finding import SHOWN, Finding
 from kdkit.core.data.check.page_elements import STYLE, add, add_bars, add_histogram, add_picture, add_table
 from kdkit.core.data.check.report import DataReport
 from kdkit.core.data.locations import PRIVATE, file_of, images_of
+from kdkit.core.data.names import count_of
 
 PICTURES = 7
 """Samples of a domain that are shown."""
@@ -32,19 +32,6 @@ GROUPS = 12
 DOMAINS, CLASSES = 40, 60
 """That are shown; the rest are counted."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-
-def require_place(path: Path) -> None:
-    """Raises: KdkitError when no file can be at ``path``; said before the images are decoded."""
-    above = next((folder for folder in path.absolute().parents if folder.exists()), path)
-    if path.is_dir() or not above.is_dir():
-        raise KdkitError(
-            "KD-DATA-200",
-            "the page cannot be written here",
-            where=str(path),
-            why="this is a folder" if path.is_dir() else f"{above} is a file",
-            fix="name a file in a folder: --html reports/data.html",
-        )
 
 
 def write_page(path: Path, data: Examined, report: DataReport) -> None:

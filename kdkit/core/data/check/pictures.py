@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.data.check.examined import Examined
-from kdkit.core.data.check.finding import Finding, count_of
-from kdkit.core.data.names import name_some
+from kdkit.core.data.check.finding import Finding
+from kdkit.core.data.names import count_of, name_some
 
 SMALL = 32
 """Pixels of a side; encoders of 224 pixels enlarge such images seven times and more."""

@@ -9,9 +9,9 @@ from typing import Literal
 
 from kdkit.core.contracts import SPLITS
 from kdkit.core.data.check.examined import Examined
-from kdkit.core.data.check.finding import SHOWN, Finding, count_of
+from kdkit.core.data.check.finding import SHOWN, Finding
 from kdkit.core.data.digests import file_digests, stamp_of
-from kdkit.core.data.names import name_some
+from kdkit.core.data.names import count_of, name_some
 
 Basis = Literal["file", "pixels", "group"]
 _WORDS: Mapping[Basis, str] = {"file": "the same file", "pixels": "the same pixels", "group": "one group"}

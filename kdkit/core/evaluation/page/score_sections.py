@@ -21,7 +21,7 @@ def shown_models(evaluation: Evaluation) -> list[ModelScores]:
     return [model for model in evaluation.models if model.name != "oracle-on-test"]
 
 
-def count_of(evaluation: Evaluation, domain: str) -> int:
+def samples_of(evaluation: Evaluation, domain: str) -> int:
     """Samples of a domain."""
     return max(model.domains[domain].count for model in evaluation.models if domain in model.domains)
 
@@ -37,7 +37,7 @@ def heat_map(report: EvaluationReport) -> Markup:
             (v for m in evaluation.of_role("teacher") if not math.isnan(v := _value(m, domain, metric))), default=2
         )
         cells = [_heat_cell(model, domain, metric, low, high, best) for model in models]
-        count = count_of(evaluation, domain)
+        count = samples_of(evaluation, domain)
         rows.append([Cell(domain), *cells, number(f"{count:,}", count)])
     means = [
         number(percent(m.means.get(metric, math.nan)), m.means.get(metric, math.nan), title=_mean_bounds(m, metric))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdkit.core.base.atomic import write_atomically
-from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.atomic import require_place, write_atomically
 from kdkit.core.base.result import Result, Section, format_size
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Reporter
@@ -53,23 +51,6 @@ class WrittenPage(Result):
         return [*lines, *(f"absent: {topic}: {why}" for topic, why in self.absent.items())]
 
 
-def require_writable(file: Path) -> None:
-    """Check the place of a page before an expensive evaluation.
-
-    Raises:
-        KdkitError: there is a folder in its place, or no folder for it.
-    """
-    if file.is_dir() or not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        why = "it is a folder" if file.is_dir() else f"'{file.parent}' is not a folder that can be written"
-        raise KdkitError(
-            "KD-EVAL-250",
-            "the page cannot be written there",
-            where=str(file),
-            why=why,
-            fix="name an HTML file in a folder that exists, such as reports/v1.html",
-        )
-
-
 def write_page(project: Project, version: str | None, file: Path | None, reporter: Reporter) -> WrittenPage:
     """Write the page about a version, by default the current one.
 
@@ -80,7 +61,7 @@ def write_page(project: Project, version: str | None, file: Path | None, reporte
         KdkitError: no such version, or ``file`` cannot be written.
     """
     if file is not None:
-        require_writable(file)
+        require_place(file)
     facts = collect_facts(project, version, reporter)
     content = render_page(facts).encode()
     path = project.reports / f"{facts.version}.html" if file is None else file

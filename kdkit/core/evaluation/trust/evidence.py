@@ -10,8 +10,8 @@ import numpy as np
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import TrustPolicy, TrustPolicySpec, TrustTable
 from kdkit.core.data.check.examined import UNLABELED, Examined
-from kdkit.core.data.check.finding import Check, Finding, count_of
-from kdkit.core.data.names import name_some
+from kdkit.core.data.check.finding import Check, Finding
+from kdkit.core.data.names import count_of, name_some
 from kdkit.core.evaluation.metrics import wilson
 from kdkit.core.evaluation.trust.measurements import LEVEL
 from kdkit.core.project.recipe import teaching_stage

@@ -150,6 +150,6 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     project = make_project(tmp_path, [row(0)])
     (tmp_path / "file").write_text("x")
     for place in (tmp_path / "file" / "page.html", tmp_path / "data"):
-        with raises_error("KD-DATA-200", where=str(place)):
+        with raises_error("KD-BASE-300", where=str(place)):
             check_data(project, page=place)
     assert not project.state.exists()  # nothing was decoded before
