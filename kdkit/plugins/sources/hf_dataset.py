@@ -41,6 +41,15 @@ class HfDataset(ParquetRows):
     def files(self) -> list[Path]:
         if self.layout.files:
             return list(self._starts)
+        if self.location.is_dir() and not super().fits():
+            there = Counter(path.suffix or "no ending" for path in self._found if isinstance(path, Path))
+            raise KdkitError(
+                "KD-SRC-334",
+                "no data set of Hugging Face in this folder",
+                where=str(self.location),
+                why="it holds " + (", ".join(f"{count} {name}" for name, count in there.most_common(5)) or "nothing"),
+                fix="name a folder that save_to_disk has written, one of a cache, or one with Parquet files",
+            )
         found = super().files()
         self._refuse_subsets(found)
         return found

@@ -238,7 +238,7 @@ class RowReader:
                 "KD-SRC-043",
                 "this row has no split",
                 where=where,
-                why=f"columns: {', '.join(row)}",
+                why=f"columns: {_names(row)}",
                 fix=f"name its column by the option columns, or set {EXAMPLE}",
             )
         if fractions is not None:
@@ -284,6 +284,11 @@ def _location(value: Mapping[str, Any], root: Path, where: str) -> ImageLocation
         fix = "write it as kdkit does: {reader: tar, file: a.tar, at: [512, 1024], name: a.jpg}"
         raise KdkitError("KD-SRC-084", f"at must be a list of numbers and texts, not {at!r}", where=where, fix=fix)
     return ImageLocation(fields["reader"], file_below(root, fields["file"], where), tuple(at), fields["name"])
+
+
+def _names(row: Mapping[str, Any]) -> str:
+    """The columns of a row, without those that a source adds for itself."""
+    return ", ".join(name for name in row if not name.startswith("__"))
 
 
 def _column_fix(column: str, known: tuple[str, ...]) -> str:

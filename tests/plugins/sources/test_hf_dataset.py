@@ -57,6 +57,14 @@ def test_other_splits_need_a_name(tmp_path: Path) -> None:
     assert len({one.split for one in read("hf-dataset", path, **OPTIONS, split_fractions=by_hash)}) == 2
 
 
+def test_a_folder_without_a_data_set(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a", encoding="utf-8")
+    with raises_error("KD-SRC-334", where=str(tmp_path), mentions=("1 .csv",)):
+        read("hf-dataset", tmp_path, **OPTIONS)
+    with raises_error("KD-SRC-087"):
+        read("hf-dataset", tmp_path / "gone", **OPTIONS)
+
+
 def test_a_data_set_without_a_split(tmp_path: Path) -> None:
     path = save_to_disk(tmp_path / "scans", COLUMNS)
     with raises_error("KD-SRC-043"):
