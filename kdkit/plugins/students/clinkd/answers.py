@@ -12,7 +12,7 @@ from torch import Tensor
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answer, Decoding
 from kdkit.plugins.students.clinkd.answer_reader import padded
-from kdkit.plugins.students.clinkd.batches import Batch
+from kdkit.plugins.students.clinkd.batches import Batch, WithImages
 from kdkit.plugins.students.clinkd.tokens import Tokens
 
 
@@ -51,6 +51,7 @@ def generate(network: Any, preparation: Reads, prompts: Sequence[Any], decoding:
 
 
 def _answers(network: Any, tokens: Tokens, batch: Batch, decoding: Decoding) -> list[list[Answer]]:
+    _require_expansion(network, batch, decoding)
     count, pad, given = decoding.answers, tokens.id(tokens.marks.pad), batch.arguments()
     before = given["input_ids"].shape[1] if "input_ids" in given else 0
     made_ids: Tensor = network.generate(
@@ -68,6 +69,18 @@ def _answers(network: Any, tokens: Tokens, batch: Batch, decoding: Decoding) -> 
         scores = log_probabilities(network, batch.repeated(count), cut, pad)
     made = [Answer(tokens.decode(row), tuple(row), score) for row, score in zip(cut, scores, strict=True)]
     return [made[start : start + count] for start in range(0, len(made), count)]
+
+
+def _require_expansion(network: Any, batch: Batch, decoding: Decoding) -> None:
+    """Refuse several answers to prompts of several images where transformers would mix these up."""
+    joined = isinstance(batch, WithImages) and batch.joined
+    if joined and decoding.answers > 1 and not hasattr(network, "_expand_multimodal_outputs"):
+        raise KdkitError(
+            "KD-STUD-437",
+            "this transformers mixes up the images of a sample in beam search and in several samples",
+            why=f"generate of {type(network).__name__} repeats images one by one",
+            fix="update transformers (5.24 does it right), decode greedily, or give samples one image",
+        )
 
 
 def _seeded(decoding: Decoding, before: int) -> list[Any] | None:

@@ -75,6 +75,8 @@ class WithImages:
     Attributes:
         rows: what ``images`` makes the network's image arguments of, for that many tokens.
         types: (B, S) of families that take ``token_type_ids``.
+        joined: whether a prompt has several of the rows that image arguments have: to repeat these one by one, as
+            ``generate`` of some versions of transformers does, would mix up images.
     """
 
     ids: Tensor
@@ -83,6 +85,7 @@ class WithImages:
     rows: Sequence[Any]
     images: Callable[[Sequence[Any], int], dict[str, Tensor]]
     types: Tensor | None = None
+    joined: bool = False
 
     def arguments(self) -> dict[str, Tensor]:
         images = self.images(self.rows, self.ids.shape[1])

@@ -111,6 +111,29 @@ def test_answers_are_stocks(family: str) -> None:
             assert float((scores - torch.tensor(answer.log_probs)).abs().max()) <= 2e-5
 
 
+@pytest.mark.parametrize("family", ["qwen3_vl", "gemma3", "internvl", "mllama"])
+def test_beams_see_the_images_of_their_own_sample(family: str) -> None:
+    """``generate`` repeats image arguments for beams: its own scores are those of a plain forward."""
+    student, one = student_of(family), samples()[1]
+    batch = student.preparation.batch(student.base, [student.preparation.prompt(PICTURES[1], one)])
+    config = transformers.GenerationConfig(
+        max_new_tokens=3,
+        num_beams=3,
+        num_return_sequences=3,
+        pad_token_id=0,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    given = batch.arguments()
+    found = student.base.generate(**given, generation_config=config)
+    ids = found.sequences[:, given["input_ids"].shape[1] if "input_ids" in given else 0 :]
+    whole = batch.repeated(3).continued(student.base, ids, torch.ones_like(ids))
+    with torch.no_grad():
+        states = student.base.model(**whole, use_cache=False).last_hidden_state[:, -ids.shape[1] - 1 : -1]
+        scores = student.head(states).log_softmax(-1).gather(2, ids[..., None])[..., 0].mean(1)
+    assert float((scores - found.sequences_scores).abs().max()) <= 1e-5
+
+
 @pytest.mark.parametrize("family", DISTINCT)
 def test_a_teacher_gives_stocks_distributions(family: str) -> None:
     options: dict[str, Any] = {"max_pixels": 2 * 56 * 56} if family not in PROCESSED else {}

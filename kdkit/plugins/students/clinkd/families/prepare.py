@@ -119,7 +119,10 @@ class ProcessorPreparation(AnswerReader):
 
         if self.family.answers == "images":
             types = self._types(ids) if self.family.token_types else None
-            return WithImages(ids, mask, None, prompts, images, types)
+            axes = self.family.tensors.items()
+            flat = [name for name, named in axes if named[0] != "sample"]
+            joined = any(len(prompt.tensors[name]) > 1 for prompt in prompts for name in flat)
+            return WithImages(ids, mask, None, prompts, images, types, joined)
         found = network.model.get_image_features(**images(prompts, ids.shape[1]))
         found = getattr(found, "pooler_output", found)
         seen = torch.cat(list(found)) if isinstance(found, list | tuple) else found

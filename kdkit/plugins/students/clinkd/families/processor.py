@@ -63,7 +63,8 @@ class FamilyProcessor:
         end = spec.end if spec.end in vocabulary else tokenizer.eos_token
         added = [str(x) for x in tokenizer.added_tokens_decoder.values() if x.special]
         special = tuple(x for x in (*tokenizer.all_special_tokens, *added) if not _in_answers(x))
-        image = str(self._processor.image_token)
+        # Gemma 3's templates write the token that begins an image; before transformers 5.24 it has another name.
+        image = self._mark = str(getattr(self._processor, "boi_token", None) or self._processor.image_token)
         marks = Marks(end, tokenizer.pad_token or tokenizer.eos_token, tuple(dict.fromkeys((*special, image))))
         self.tokens = Tokens(self.files, self.where, marks, backend.to_str(), (tokenizer.eos_token,))
 
@@ -83,7 +84,7 @@ class FamilyProcessor:
         except Exception as error:  # a template raises what it likes
             raise _template(sample, "the chat template refuses these messages", str(error)) from error
         wanted = sum(content.count(IMAGE_MARK) for _, content in messages)
-        mark = str(self._processor.image_token)
+        mark = self._mark
         if text.count(mark) != wanted:
             what = f"the chat template writes {text.count(mark)} of {wanted} images"
             raise _template(sample, what, f"the prompt needs {mark} once for each image: {text!r:.200}")
