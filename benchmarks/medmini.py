@@ -159,6 +159,8 @@ class Bench:
         rewrite(project, "optimizer", json.dumps({"lr": rate, "batch_size": BATCH, **length}))
         own = project.root / f"{recipe}.yaml"
         options["recipe"] = f"./{own.name}" if own.exists() else recipe
+        if recipe.startswith("mmkd-"):  # the distillation alone, as all others
+            options["stage"] = 2
         prepare(Project(project.root), Options(cpu=True, **options), Silent())  # extraction is not timed
         started = time.process_time()
         outcome = run(project, **options)

@@ -46,7 +46,7 @@ def main() -> None:
     samples = [json.loads(line) for line in (given.folder / "meta.jsonl").read_text().splitlines() if line.strip()]
     names = sorted({name for sample in samples for name in sample["available_clips"]})
     imported = {name: read_imported(given.folder, name) for name in names}
-    recipe = YAML(typ="safe").load(recipe_file("mmkd-released", load_catalogue()).text)
+    recipe = YAML(typ="safe").load(recipe_file("mmkd-released", load_catalogue()).text)["stages"][-1]
     losses = {part["name"]: (part["weight"], make(part)) for part in recipe["losses"]}
     terms: dict[str, list[tuple[float, float]]] = {name: [] for name in (*losses, "total")}
     for draw in range(given.draws):

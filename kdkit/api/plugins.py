@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +15,10 @@ from kdkit.core.base.result import Result, ResultRows, Section, Table
 
 if TYPE_CHECKING:
     from kdkit.core.contracts import Reporter
-    from kdkit.core.plugin_system.catalogue import PluginRecord  # noqa: F401  # named in quotes
+    from kdkit.core.plugin_system.catalogue import (
+        Catalogue,
+        PluginRecord,  # noqa: F401  # named in quotes
+    )
     from kdkit.core.plugin_system.requirements import Frozen  # noqa: F401  # named in quotes
     from kdkit.core.plugin_system.scaffold.write import NewPlugin
     from kdkit.core.project.recipe import Recipe
@@ -30,6 +34,8 @@ class RecipeRow:
     name: str
     summary: str
     provider: str
+    stages: tuple[str, ...] = ()
+    """Names of its stages; empty without any."""
 
 
 class RecipeList(ResultRows[RecipeRow]):
@@ -37,7 +43,8 @@ class RecipeList(ResultRows[RecipeRow]):
 
     def sections(self) -> list[Section]:
         """One row per recipe."""
-        return [Table(("name", "summary", "provider"), [(row.name, row.summary, row.provider) for row in self.rows])]
+        rows = [(row.name, row.summary, ", then ".join(row.stages) or "-", row.provider) for row in self.rows]
+        return [Table(("name", "summary", "stages", "provider"), rows)]
 
 
 @dataclass(frozen=True)
@@ -199,8 +206,24 @@ def recipes() -> RecipeList:
     """
     from kdkit.core.plugin_system.discovery import load_catalogue
 
-    entries = load_catalogue().entries("recipe")
-    return RecipeList(tuple(RecipeRow(e.spec.name, e.spec.summary, e.provider) for e in entries))
+    catalogue = load_catalogue()
+    return RecipeList(
+        tuple(
+            RecipeRow(one.spec.name, one.spec.summary, one.provider, _stages(one.qualified, catalogue))
+            for one in catalogue.entries("recipe")
+        )
+    )
+
+
+def _stages(name: str, catalogue: Catalogue) -> tuple[str, ...]:
+    """Names of a recipe's stages; none of a file that cannot be read, which 'show' explains."""
+    from kdkit.core.base.errors import KdkitError
+    from kdkit.core.project.recipe_file import read_recipe, recipe_file
+
+    with suppress(KdkitError, OSError):
+        recipe, _ = read_recipe(recipe_file(name, catalogue), catalogue)
+        return tuple(stage.name for stage in recipe.stages)
+    return ()
 
 
 def show_recipe(name: str) -> RecipeText:

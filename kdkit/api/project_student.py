@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,52 @@ if TYPE_CHECKING:
 
 class StudentMethods(OpenedProject):
     """Part of :class:`kdkit.Project`."""
+
+    def pretrain(
+        self,
+        *,
+        recipe: str = "clip",
+        seed: int = 0,
+        restart: bool = False,
+        precision: str = "no",
+        cpu: bool = False,
+        checkpoint_every: float = 60.0,
+        track: Sequence[str] = (),
+    ) -> Distillation | None:
+        """Train a new student on image-text pairs alone; ``distill(continued=True)`` then distills into it.
+
+        Args:
+            recipe: name or YAML file of a recipe that reads no teacher.
+            seed: the same seed gives the same student.
+            restart: discard an interrupted run of this plan.
+            precision: ``no`` (float32) or ``bf16``.
+            cpu: use the CPU even if there is a GPU.
+            checkpoint_every: seconds between checkpoints.
+            track: trackers that receive the loss curve, as in :meth:`distill`.
+
+        Returns:
+            The version; None in all processes of a distributed run but the first.
+
+        Raises:
+            KdkitError: the recipe reads teachers.
+
+        Example:
+            >>> project.pretrain().version  # doctest: +SKIP
+            'v1'
+        """
+        from kdkit.core.distill.pretrain import require_no_teacher
+
+        require_no_teacher(self._open(), recipe)
+        done = self.distill(
+            recipe=recipe,
+            seed=seed,
+            restart=restart,
+            precision=precision,
+            cpu=cpu,
+            checkpoint_every=checkpoint_every,
+            track=track,
+        )
+        return None if done is None else replace(done, next_command="kdkit distill --continue")
 
     def distill(
         self,

@@ -187,6 +187,7 @@ class Distillation(Result):
     """The version that a run made, and what it kept of its parent."""
 
     outcome: Outcome
+    next_command: str = "kdkit evaluate"
 
     @property
     def version(self) -> str:
@@ -230,7 +231,7 @@ class Distillation(Result):
             scores.append(f"{_corrected_line(lineage.correction)}: {self.folder / lineage.correction.file}")
         scores += [*self._retention(), *_repair_sections(lineage)]
         if self.promoted:
-            return [f"{self.version} is current now", *scores, "next: kdkit evaluate"]
+            return [f"{self.version} is current now", *scores, f"next: {self.next_command}"]
         return [
             f"{self.version} is refused: it forgets more than the guard tolerates",
             *(f"  {line}" for line in self._described("failed")),

@@ -12,7 +12,45 @@ from kdkit.core.base.errors import ExitCode
 
 def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
+    app.command("pretrain")(pretrain)
     app.command("distill")(distill)
+
+
+def pretrain(
+    recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="A recipe that reads no teacher.")] = "clip",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same student.")] = 0,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard an interrupted run of this plan.")] = False,
+    precision: Annotated[str, typer.Option(help="no (float32) or bf16.")] = "no",
+    cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")] = False,
+    checkpoint_every: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.0, help="Seconds between checkpoints.")
+    ] = 60.0,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Send the loss curve to tensorboard, trackio, wandb or mlflow; repeatable."),
+    ] = None,
+    folder: console.ProjectOption = None,
+    json: console.JsonOption = False,
+) -> None:
+    """Train a new student on image-text pairs alone, by default with CLIP; 'kdkit distill --continue' distills into it.
+
+    The result is a version ('kdkit versions'). 'kdkit distill --dry-run --recipe clip' prints the plan. An interrupted
+    run resumes with the same command.
+    """
+    project = console.project(folder)
+    if not restart:
+        console.resumable()
+    done = project.pretrain(
+        recipe=recipe,
+        seed=seed,
+        restart=restart,
+        precision=precision,
+        cpu=cpu,
+        checkpoint_every=checkpoint_every,
+        track=track or (),
+    )
+    if done is not None:
+        console.emit(done, json=json)
 
 
 def distill(

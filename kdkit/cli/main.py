@@ -62,7 +62,7 @@ All commands: kdkit --help"""
 STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
     "Measure what they know": ("data", "features", "trust", "align", "pseudo-label"),
-    "Teach the student": ("recipes", "distill", "versions", "rollback"),
+    "Teach the student": ("recipes", "pretrain", "distill", "versions", "rollback"),
     "Use the student": (
         "evaluate",
         "report",

@@ -34,6 +34,7 @@ PROJECT = {
     "trust": "trust",
     "align": "align",
     "pseudo-label": "pseudo_label",
+    "pretrain": "pretrain",
     "distill": "distill",
     "versions": "versions",
     "versions show": "lineage",
@@ -81,6 +82,7 @@ RENAMED = {
     "--dataset": "datasets",
     "--option": "options",
     "--aligner": "aligners",
+    "--continue": "continued",
 }
 """Options whose name is a Python keyword, an abbreviation or a singular."""
 SHARED = {"json", "help", "reporter", "self"}

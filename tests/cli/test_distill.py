@@ -43,6 +43,23 @@ def weights(project: Path, version: str) -> dict[str, torch.Tensor]:
     return {**load_file(folder / "student" / "toy.safetensors"), **load_file(folder / "task.safetensors")}
 
 
+def test_pretrain_then_distill_from_it(toy: Cli) -> None:
+    registry = toy.folder / "registry.yaml"
+    with registry.open("a", encoding="utf-8") as file:
+        file.write("optimizer: {lr: 0.01, batch_size: 24, steps: 5}\n")
+    refused = toy("pretrain", "--recipe", "kdkit")
+    assert (refused.code, refused.error) == (2, "KD-DIST-364")
+    first = toy("pretrain")
+    assert first.code == 0, first.stderr
+    assert "kdkit distill --continue" in first.stdout
+    then = toy("distill", "--continue", "--json")
+    assert (then.code, then.json["version"], then.json["stages"]) == (0, "v2", [])
+    shown = toy("versions", "show", "v2")
+    lineage = json.loads(shown.stdout)
+    assert (lineage["parent"], lineage["data"]["known"]) == ("v1", ["ct", "mri", "xray"])
+    assert (lineage["data"]["fresh"], lineage["data"]["replayed"]) == (72, 0)
+
+
 def test_the_life_of_a_student(toy: Cli) -> None:
     planned = toy("distill", "--dry-run", "--json")
     plan = planned.json

@@ -12,6 +12,8 @@ def test_list_show_copy_and_check(kdkit_cli: Cli) -> None:
     assert listed.code == 0
     assert {row["name"] for row in listed.json} >= {"kdkit", "clipkd", "mmkd-paper", "mmkd-released"}
 
+    assert {row["name"]: row["stages"] for row in listed.json}["mmkd-paper"] == ["clip", "mmkd-paper-distill"]
+
     shown = kdkit_cli("recipes", "show", "clipkd")
     assert shown.code == 0
     assert shown.stdout.startswith("# clipkd")

@@ -129,7 +129,7 @@ def test_recipes_as_published_run_on_plain_pairs(kdkit_cli: Cli, install_plugin:
 
     for version, policy in (("v1", "threshold"), ("v2", "threshold"), ("v3", "evidence")):
         lineage = recorded(root, version)
-        trust, (radio,) = lineage["recipe"]["trust"], lineage["teachers"]
+        trust, (radio,) = lineage["recipe"].get("stages", [lineage["recipe"]])[-1]["trust"], lineage["teachers"]
         assert (trust["by"], trust["policy"]) == ("caption", policy)
         assert radio["domains"] == {"ct": 1.0}
         assert radio["trust"]["ct"]["accuracy"] > 0.9

@@ -13,8 +13,10 @@ def kdkit_recipes() -> tuple[RecipeSpec, ...]:
         _spec(
             "kdkit", "teachers through heads and one similarity row, and captions, each by its evidence; the default"
         ),
-        _spec("mmkd-paper", "MMKD-CLIP as in its paper: FD + ICL + 0.1 CLIP, gate at 0.90"),
-        _spec("mmkd-released", "MMKD-CLIP as in its released code, oddities included"),
+        _spec("mmkd-paper", "MMKD-CLIP as in its paper: CLIP on pairs, then FD + ICL + 0.1 CLIP, gate at 0.90"),
+        _spec(
+            "mmkd-released", "MMKD-CLIP as in its released code, oddities included: CLIP on pairs, then distillation"
+        ),
         _spec("clipkd", "CLIP-KD: CLIP + CRD + ICL + 2000 FD"),
         _spec(
             "clinkd",
@@ -22,6 +24,7 @@ def kdkit_recipes() -> tuple[RecipeSpec, ...]:
         ),
         _spec("sft", "supervised fine-tuning on the answers alone: no teacher"),
         _spec("captions", "CLIP on the captions alone: no teacher"),
+        _spec("clip", "CLIP on pairs with random crops, as MMKD-CLIP's stage 1: no teacher"),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import dry_run
@@ -15,7 +16,9 @@ from kdkit.core.distill.explain.runs import ExplainOptions
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.prepare import prepare
 from kdkit.core.distill.run import distill
+from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Versions
+from tests.core.distill.on_policy import project as answering
 from tests.core.distill.toy_runs import ALL, Heard, add_xray, assert_equal, run, weights
 from tests.errors import raises_error
 from tests.toy_project import RECIPE, make_project, open_project
@@ -89,7 +92,6 @@ def by_hand(folder: Path, first: str = "./first.yaml", then: str = "./toy.yaml")
     [
         None,
         ("space: heads", "space: shared\naligner: {name: procrustes}\ntargets: {normalize: standardize}"),
-        ("space: heads", "space: heads\nteachers_per_sample: one"),
     ],
 )
 def test_two_stages_are_two_runs_by_hand(project: Path, change: tuple[str, str] | None) -> None:
@@ -257,3 +259,22 @@ def test_an_explanation_of_stages_is_refused(project: Path) -> None:
     run(open_project(project))
     with raises_error("KD-DIST-362"):
         explain(open_project(project), None, ExplainOptions(cpu=True), Silent())
+
+
+def test_an_answering_student_learns_from_teachers_and_then_from_answers(tmp_path: Path) -> None:
+    root = tmp_path / "p"
+    answering.make_project(root, None, live=False)
+    stage = "{recipe: %s, trust: {policy: all, options: {unmeasured: true}}, optimizer: {%s, batch_size: 4, steps: 4}}"
+    listed = "".join(f"  - {stage % (name, rate)}\n" for name, rate in (("clinkd", "lr: 0.003"), ("sft", "lr: 0.001")))
+    text = f"name: two\nsummary: distill, then fine-tune\nstages:\n{listed}"
+    (root / "own.yaml").write_text(text, encoding="utf-8")
+    with (root / "registry.yaml").open("a", encoding="utf-8") as registry:
+        registry.write("guard: {tolerance: 100}\n")
+    prepare(Project(root), Options(cpu=True), Silent())  # extracts
+    other = copy(root)
+    whole = run(Project(root)).version
+    run(Project(other), stage=1)
+    last = run(Project(other), stage=2, continued=True).version
+    assert_equal(*(load_file(one.folder / "student" / "model.safetensors") for one in (whole, last)))
+    assert [one.name for one in whole.lineage.teachers] == ["first"]
+    assert ([one.name for one in whole.lineage.stages], whole.lineage.training.lr) == (["clinkd"], 0.001)

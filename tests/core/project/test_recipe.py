@@ -15,7 +15,7 @@ from kdkit.core.project.recipe_file import load_recipe, recipe_file
 from kdkit.core.project.registry.schema import OptimizerEntry, Registry
 from tests.errors import raises_error
 
-BUILT_IN = ("captions", "clipkd", "clinkd", "kdkit", "mmkd-paper", "mmkd-released", "sft")
+BUILT_IN = ("captions", "clip", "clipkd", "clinkd", "kdkit", "mmkd-paper", "mmkd-released", "sft")
 GOOD = """\
 name: mine
 summary: a test

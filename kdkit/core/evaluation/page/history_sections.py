@@ -14,6 +14,7 @@ from kdkit.core.evaluation.page.tables import Cell, Head, data_table, heat, lege
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.retention import Retention
 from kdkit.core.project.lineage import DomainChange, Lineage
+from kdkit.core.project.training_record import TrainingRecord
 
 NAMED = 12
 """With more domains than this, the chart names the lost ones and the mean alone."""
@@ -126,17 +127,19 @@ def trust_map(lineage: Lineage) -> Markup:
 
 
 def loss_curves(lineage: Lineage) -> Markup:
-    """The total loss of the run, and every term of it."""
-    log = [
-        {name: value for name, value in point.items() if isinstance(value, int | float)}
-        for point in lineage.training.log
-    ]
+    """The total loss of the run, and every term of it; of each stage, if it had several."""
+    stages = [(f"{lineage.version}, stage {stage.number} ({stage.name})", stage.training) for stage in lineage.stages]
+    last = f"{lineage.version}, last stage" if stages else lineage.version
+    return join(_stage_curves(title, training) for title, training in (*stages, (last, lineage.training)))
+
+
+def _stage_curves(title: str, training: TrainingRecord) -> Markup:
+    log = [{name: value for name, value in point.items() if isinstance(value, int | float)} for point in training.log]
     names = list(dict.fromkeys(name for point in log for name in point if name != "step"))
     names.sort(key=lambda name: name != "loss")
     figures = [_curve(log, name, wide=position == 0) for position, name in enumerate(names)]
-    training = lineage.training
     facts = (
-        f"{lineage.version}: {training.steps:,} steps of {training.batch_size} samples, learning rate {training.lr:g}, "
+        f"{title}: {training.steps:,} steps of {training.batch_size} samples, learning rate {training.lr:g}, "
         f"seed {training.seed}, {training.seconds:,.0f} s on {training.machine.device} "
         f"({training.machine.processes} process{'es' * (training.machine.processes != 1)}, "
         f"precision {training.machine.precision})"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdkit.core.project.lineage import HUB
 from kdkit.core.project.recipe import Recipe
-from kdkit.core.project.training_record import TrainingRecord
+from kdkit.core.project.training_record import StageRecord, TrainingRecord
 from kdkit.core.sharing.release.card_facts import CardFacts, front_matter
 from kdkit.core.sharing.release.card_tables import (
     cell,
@@ -207,6 +207,13 @@ def _terms(recipe: Recipe, training: TrainingRecord) -> Iterator[str]:
         yield f"{previous.weight:g} {previous.loss} against the previous version"
 
 
+def _stage(recipe: Recipe, stage: StageRecord) -> str:
+    """A stage before the last one."""
+    training = stage.training
+    terms = " + ".join(_terms(recipe.in_order[stage.number - 1], training))
+    return f"{stage.name}: {terms}; {_count(training.steps, 'step')} of {training.batch_size}, rate {training.lr:g}"
+
+
 def _making(facts: CardFacts) -> Iterator[str]:
     lineage = facts.record.lineage
     recipe, training, environment = lineage.recipe, lineage.training, lineage.environment
@@ -219,11 +226,12 @@ def _making(facts: CardFacts) -> Iterator[str]:
     schedule = f"{_count(training.steps, 'step')} of {training.batch_size}, learning rate {training.lr:g}"
     rows = (
         ("recipe", f"{recipe.name}: {recipe.summary}{source}"),
-        ("losses", " + ".join(_terms(recipe, training))),
+        *((f"stage {stage.number}", _stage(recipe, stage)) for stage in lineage.stages),
+        ("losses", " + ".join(_terms(recipe, training)) + (" (last stage)" if lineage.stages else "")),
         *started,
         *_taught_how(facts),
         ("training", f"{schedule}, seed {training.seed}"),
-        ("machine", f"{training.machine.device}, {training.seconds:.0f} s"),
+        ("machine", f"{training.machine.device}, {lineage.seconds:.0f} s"),
         ("made with", ", ".join(f"{name} {getattr(environment, name)}" for name in ("kdkit", "python", "torch"))),
         ("plugins", ", ".join(f"{name} {version}" for name, version in environment.plugins.items())),
     )

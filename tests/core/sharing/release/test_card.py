@@ -14,6 +14,7 @@ from kdkit.core.contracts import PinnedBase, Published
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import InitialWeights, Lineage, Origin
 from kdkit.core.project.repair_record import RepairAttempt, RepairRecord
+from kdkit.core.project.training_record import StageRecord
 from kdkit.core.sharing.release.card import card_text
 from kdkit.core.sharing.release.card_facts import HUB_LICENSES, CardFacts
 from kdkit.core.sharing.release.card_tables import cell, metrics_table, table
@@ -256,6 +257,18 @@ def test_a_guard_without_figures_passed_nothing() -> None:
 def test_a_recipe_is_not_from_a_page_that_the_reader_lacks(source: str, said: str) -> None:
     text = card_text(with_last(recipe=facts().record.lineage.recipe.model_copy(update={"source": source})))
     assert f"| recipe | {said} |" in text
+
+
+def test_stages_are_rows() -> None:
+    last = facts().record.lineage
+    recipe, training = last.recipe, replace(last.training, steps=5, seconds=1000.0)
+    staged = recipe.with_stages([recipe.model_copy(update={"name": "first"}), recipe])
+    record = StageRecord(1, "first", {"ct": 3}, (), training)
+    text = card_text(with_last(recipe=staged, stages=(record,)))
+    assert "| stage 1 | first: " in text
+    assert "; 5 steps of " in text
+    assert "(last stage) |" in text
+    assert f"{1000 + last.training.seconds:.0f} s" in text
 
 
 @pytest.mark.parametrize(("repository", "said"), [("openai/clip", "openai/clip"), ("", "not published")])
