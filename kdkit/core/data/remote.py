@@ -31,11 +31,9 @@ from kdkit.core.data.remote_files import (
     RemoteFile,
     Unavailable,
     check_url,
-    is_name,
     is_url,
     mismatch,
     open_files,
-    require_names,
     without_query,
 )
 
@@ -178,7 +176,7 @@ def _find(storage: Files, url: str, ending: str, folder: Path, reporter: Reporte
             reporter.warn(f"{without_query(url)} does not answer ({error}): the files fetched before are used")
             return None
         raise _no_answer(url, str(error)) from None
-    require_names(files)
+    _require_names(files)
     return files
 
 
@@ -316,7 +314,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
         found = json.loads(beside(folder, RECORD).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return {name: stamp for name, stamp in found.items() if is_name(name)} if isinstance(found, dict) else {}
+    return {name: stamp for name, stamp in found.items() if _is_name(name)} if isinstance(found, dict) else {}
 
 
 def _no_answer(url: str, why: str) -> KdkitError:
@@ -328,3 +326,19 @@ def _no_answer(url: str, why: str) -> KdkitError:
         fix="run the command again when it does: it continues with what is missing",
         code=ExitCode.MISSING,
     )
+
+
+def _is_name(name: str) -> bool:
+    """Whether a relative path leads nowhere else than below its folder."""
+    return not any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in name.split("/"))
+
+
+def _require_names(files: Sequence[RemoteFile]) -> None:
+    """Raise KdkitError if a name leads out of a folder, or two are equal."""
+    seen = set[str]()
+    for name in (file.name for file in files):
+        if name in seen or not _is_name(name):
+            why = "two files have it" if name in seen else "no file can have it here"
+            fix = "name the files in several entries, or rename them"
+            raise KdkitError("KD-DATA-223", f"the storage has a file with the name {name!r}", why=why, fix=fix)
+        seen.add(name)

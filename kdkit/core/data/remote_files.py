@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -365,19 +365,3 @@ def mismatch(file: RemoteFile) -> KdkitError:
         why="its size, version or checksum differs: it was replaced meanwhile, or is damaged there",
         fix="run the command again",
     )
-
-
-def is_name(name: str) -> bool:
-    """Whether a relative path leads nowhere else than below its folder."""
-    return not any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in name.split("/"))
-
-
-def require_names(files: Sequence[RemoteFile]) -> None:
-    """Raise KdkitError if a name leads out of a folder, or two are equal."""
-    seen = set[str]()
-    for name in (file.name for file in files):
-        if name in seen or not is_name(name):
-            why = "two files have it" if name in seen else "no file can have it here"
-            fix = "name the files in several entries, or rename them"
-            raise KdkitError("KD-DATA-223", f"the storage has a file with the name {name!r}", why=why, fix=fix)
-        seen.add(name)
