@@ -96,16 +96,17 @@ class WebDataset(ShardedRows):
             row["text"] = texts["txt"]
         if "cls" in texts:
             row.setdefault("label", texts["cls"])
-        extra = row.get("extra")
-        question = isinstance(extra, dict) and extra.get("messages")
-        if self.caption is None and self.columns.get("text", "text") not in row and not question:
-            fix = "add a .txt, or a field of the .json (the option columns names it), or set skip_broken: true"
-            has = [f".{ending}" for ending in (*sample.images, *texts)]
-            fields = f"; fields of the .json: {', '.join(row)}" if "json" in texts else ""
-            raise _broken("a sample without a text", where, fix, f"members: {', '.join(has)}{fields}")
         row["image"] = ImageLocation("tar", path, (offset, size), name)
         row[self.KEY] = f"{self.shard_name(path)}/{key}" if self.shard_ids else key
         return self.with_split(row, path)
+
+    def _required(self, row: Mapping[str, Any], name: str, where: str) -> str:
+        """As of all rows; a sample without a text lacks a member."""
+        if name == "text" and self.columns.get(name, name) not in row:
+            fix = "add a .txt, or a field of the .json (the option columns names it), or set skip_broken: true"
+            fields = ", ".join(field for field in row if field not in ("image", self.KEY))
+            raise _broken("a sample without a text", where, fix, f"fields: {fields or 'none'}")
+        return super()._required(row, name, where)
 
     def _member(self, sample: ShardSample, where: str) -> tuple[str, int, int]:
         if self.image is not None and self.image in sample.images:
