@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import permutations
 from typing import Any
@@ -16,6 +18,7 @@ from kdkit.core.distill.sweep.variation import Asked, Question, Variation
 from kdkit.core.project.recipe import Recipe, changed_optimizer
 from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.project.registry.schema import TrustEntry
+from kdkit.core.teachers.initial_weights import TEACHER
 
 POLICIES = ("threshold", "all", "soft", "top-k", "evidence")
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -166,18 +169,18 @@ def teachers_question(asked: Asked) -> Question:
     rows = list[Variation]()
     if LEAVE_ONE_OUT in wanted:
         for name in names:
-            left = asked.with_teachers([other for other in names if other != name])
-            rows.append(Variation(f"without {name}", left, asked.recipe, {"without": name}, parts=(LEAVE_ONE_OUT,)))
+            left = [other for other in names if other != name]
+            rows.append(_with_some(asked, f"without {name}", left, {"without": name}, LEAVE_ONE_OUT))
     if COUNTS in wanted:
         best = best_first(asked)
         for count in range(1, len(names)):
             chosen = best[:count]
-            title, project = f"the best {count}: {', '.join(chosen)}", asked.with_teachers(chosen)
-            rows.append(Variation(title, project, asked.recipe, {"teachers": count}, parts=(COUNTS,)))
+            title = f"the best {count}: {', '.join(chosen)}"
+            rows.append(_with_some(asked, title, chosen, {"teachers": count}, COUNTS))
     if ORDER in wanted:
         for order in orders(names):
-            title, values = f"order {', '.join(order)}", {"order": list(order)}
-            rows.append(Variation(title, asked.project, asked.recipe, values, arrival=order, parts=(ORDER,)))
+            row = _with_some(asked, f"order {', '.join(order)}", order[:1], {"order": list(order)}, ORDER)
+            rows.append(replace(row, project=asked.project, arrival=order))
     notes = []
     if COUNTS in wanted:
         notes.append("Counts: the best teachers by their mean accuracy over domains on the calibration split")
@@ -224,6 +227,16 @@ def stages_question(asked: Asked) -> Question:
         "that others use, the numbers of steps in the table differ",
     )
     return Question(tuple(rows), notes=notes)
+
+
+def _with_some(asked: Asked, title: str, names: Sequence[str], values: Mapping[str, Any], part: str) -> Variation:
+    """A row with some of the teachers; impossible if the student starts from the files of another one."""
+    config = json.dumps(asked.project.registry.student.config)
+    lacking = [name for name in asked.project.registry.teachers if f'"{TEACHER}{name}"' in config and name not in names]
+    why = (
+        f"the student starts from the files of {', '.join(lacking)} ('{TEACHER}NAME' in its config)" if lacking else ""
+    )
+    return Variation(title, asked.with_teachers(names), asked.recipe, values, parts=(part,), impossible=why)
 
 
 def _staged(stages: Sequence[Recipe]) -> Recipe:

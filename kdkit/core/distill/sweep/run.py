@@ -23,6 +23,7 @@ from kdkit.core.evaluation.scores import to_plain
 from kdkit.core.evaluation.sweeps.page import render_sweep
 from kdkit.core.evaluation.sweeps.record import SweepFolder, SweepRecord, changed_facts
 from kdkit.core.evaluation.sweeps.report import SweepReport, read_report
+from kdkit.core.teachers.initial_weights import require_initial_weights, with_initial_weights
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -131,6 +132,7 @@ def sweep(project: Project, request: SweepRequest, options: SweepOptions, report
         KdkitError: see :func:`~kdkit.core.distill.sweep.prepare.plan_sweep`; another sweep or another state of the
             project under the same name; a job that does not exist.
     """
+    project = with_initial_weights(project, reporter)
     with closing(_planned(project, request, options, reporter)) as planned:
         folder = SweepFolder(project, planned.record.name)
         _join(folder, planned.record, request)
@@ -149,6 +151,7 @@ def dry_run_sweep(project: Project, request: SweepRequest, options: SweepOptions
 
     Missing features are extracted, since trust decides what is taught.
     """
+    require_initial_weights(project, reporter)
     with closing(_planned(project, request, options, reporter)) as planned:
         known = SweepFolder(project, planned.record.name).read()
         if known is not None:

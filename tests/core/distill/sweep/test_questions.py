@@ -10,8 +10,11 @@ import pytest
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.sweep.arrival import ArrivingTeachers
 from kdkit.core.distill.sweep.prepare import PlannedSweep, SweepOptions, plan_sweep
+from kdkit.core.distill.sweep.questions import teachers_question
 from kdkit.core.distill.sweep.run import SweepRequest, sweep
+from kdkit.core.distill.sweep.variation import Asked
 from kdkit.core.distill.trials.trial import PlannedTraining, TrialOptions
+from kdkit.core.project.recipe_file import load_recipe
 from tests.core.distill.toy_runs import ALL
 from tests.errors import raises_error
 from tests.toy_project import make_project, open_project
@@ -137,3 +140,14 @@ def test_other_questions_change_every_stage(root: Path) -> None:
     ]
     found = rows("recipe", "stages.1.optimizer.steps=10")
     assert [[plan.settings.steps for plan, _ in training.stages] for training in found] == [[40, 40], [40, 10]]
+
+
+def test_a_teacher_whose_files_the_student_starts_from_stays(root: Path) -> None:
+    project = open_project(root)
+    student = project.registry.student.model_copy(update={"config": {"init": "teacher:xr"}})
+    project = project.with_registry(project.registry.model_copy(update={"student": student}))
+    inventory = planned(root, "trust", "all").inventories[0]
+    recipe = load_recipe("./toy.yaml", project.catalogue, root)
+    asked = Asked(project, recipe, (), inventory.index, lambda _: inventory)
+    impossible = {one.name for one in teachers_question(asked).variations if one.impossible}
+    assert impossible == {"without xr", "the best 1: radio", "order radio, xr"}
