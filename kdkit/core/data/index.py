@@ -118,7 +118,7 @@ class SampleIndex:
         column, keys = self.samples.column("text"), []
         for start in range(0, len(self), TEXTS):
             keys += [_text_keys(chunk) for chunk in column.slice(start, TEXTS).chunks]
-        found = pa.chunked_array(keys, pa.large_string()).dictionary_encode().unify_dictionaries()
+        found = pa.chunked_array(keys, pa.large_string()).dictionary_encode()  # one dictionary for all chunks
         codes = [chunk.indices.to_numpy() for chunk in found.chunks]
         return np.concatenate([np.zeros(0, np.int32), *codes]).astype(np.int64)
 
