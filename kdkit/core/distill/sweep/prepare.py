@@ -323,11 +323,11 @@ def _sizes(index: SampleIndex) -> dict[str, int]:
 
 def _made_from(project: Project, recipe: Recipe, inventory: TeachingInventory, options: SweepOptions) -> dict[str, str]:
     """What jobs of one sweep must agree on."""
-    registry, index = project.registry, inventory.index
+    registry, index, locked = project.registry, inventory.index, project.lock.teachers
     teachers = {
-        f"teacher '{name}'": digest_of([inventory.columns[name].fingerprint, entry.model_dump(mode="json")])
+        f"teacher '{name}'": digest_of([locked[name].fingerprint, entry.model_dump(mode="json")])
         for name, entry in registry.teachers.items()
-        if name in inventory.columns
+        if name in locked
     }
     train = index.select(split="train")
     return {

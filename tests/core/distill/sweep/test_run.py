@@ -122,6 +122,9 @@ def test_what_changed_since_a_sweep_began_is_named(copied: Path) -> None:
     registry.write_text(text + "optimizer: {lr: 0.02}\n", encoding="utf-8")
     with raises_error("KD-PROJ-382", mentions=("recipe.optimizer.lr: 0.01, now 0.02",), code=ExitCode.FOUND):
         sweep(open_project(copied), job, once, Silent())
+    registry.write_text(text.replace("xr:\n", "xr:\n    domains: [xray]\n", 1), encoding="utf-8")
+    with raises_error("KD-PROJ-382", mentions=("teacher 'xr'",), code=ExitCode.FOUND):
+        sweep(open_project(copied), job, once, Silent())
     registry.write_text(text, encoding="utf-8")
     with raises_error("KD-PROJ-383", mentions=("sweep imbalance 0",)):
         sweep(open_project(copied), SweepRequest("imbalance", ("0.5",), "s", (1, 2)), once, Silent())
