@@ -44,8 +44,10 @@ class DistillPlan(Result):
 
     def sections(self) -> list[Section]:
         """Teachers, samples, schedule, cost, stage by stage."""
-        first, *others = (StagePlan(stage).sections() for stage in self.stages)
-        return [*first, *(section for sections in others for section in ("", *sections))]
+        first, *others = (StagePlan(stage, number > 0).sections() for number, stage in enumerate(self.stages))
+        whole = self.plan.whole_recipe
+        named = [f"Recipe {whole.name}: {', then '.join(one.name for one in whole.stages)}", ""] if whole.stages else []
+        return [*named, *first, *(section for sections in others for section in ("", *sections))]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class StagePlan(Result):
     """One stage of a run, or all of it."""
 
     stage: PlannedStage
+    follows: bool = False
+    """It starts from the stage before."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan, with ``estimate``."""
@@ -73,7 +77,7 @@ class StagePlan(Result):
     def sections(self) -> list[Section]:
         """Teachers, samples, schedule, cost."""
         plan, settings = self.plan, self.plan.settings
-        parts: list[Section] = [_title(plan), "", self._teachers(), ""]
+        parts: list[Section] = [_title(plan, follows=self.follows), "", self._teachers(), ""]
         if plan.teachers and (trust := plan.recipe.trust).measured:
             parts.append(f"Trust: {trust.measured}, policy {trust.policy}")
         for losses in dict.fromkeys(teacher.skipping_losses for teacher in plan.teachers if teacher.skipping_losses):
@@ -138,11 +142,13 @@ class StagePlan(Result):
         return Table(("teacher", "", "samples", "may teach (weight)"), rows, "llrl")
 
 
-def _title(plan: Plan) -> str:
+def _title(plan: Plan, *, follows: bool) -> str:
     """Recipe, stage and start."""
     start = "a new student" if plan.parent is None else f"an increment on {plan.parent}"
     if plan.continued:
         start = f"continues {plan.parent} on all samples"
+    if follows:
+        start = "from the stage before" + (f", new since {plan.parent}" if plan.increments else "")
     if plan.stage is None:
         return f"Recipe {plan.recipe.name}; {start}"
     return f"{plan.stage.title.capitalize()}: {plan.recipe.name}; {start}"

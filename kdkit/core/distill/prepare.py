@@ -207,7 +207,7 @@ def _chosen_recipe(project: Project, options: Options) -> Recipe:
             f"recipe {recipe.name} has no stage {options.stage}",
             where="--stage",
             why=f"it has {has}",
-            fix=f"'kdkit recipes show {recipe.name}' prints them",
+            fix=f"'kdkit recipes show {options.recipe or registry.recipe}' prints them",
         )
     return recipe.stages[options.stage - 1]
 

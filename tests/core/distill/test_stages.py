@@ -146,7 +146,8 @@ def test_a_dry_run_plans_and_measures_every_stage(project: Path) -> None:
     assert plan.plan.digest == prepare(open_project(project), Options(), Silent()).plan.digest != first["digest"]
     text = "\n".join(section for section in plan.sections() if isinstance(section, str))
     assert "Stage 1 of 2: first; a new student" in text
-    assert "Stage 2 of 2: toy" in text
+    assert text.startswith("Recipe staged: first, then toy")
+    assert "Stage 2 of 2: toy; from the stage before" in text
 
 
 def test_teachers_of_an_earlier_stage_are_teachers_of_the_version(project: Path) -> None:

@@ -262,6 +262,7 @@ def _nothing_new(parent: Version, teachers: Sequence[PlannedTeacher], skipped: i
         fix = "add data, or name a recipe that reads teachers: 'kdkit recipes'"
     if idle:
         why = f"the new teacher {', '.join(idle)} may teach no sample: the trust policy admits it nowhere"
+    fix += "; --continue trains it once more, on all samples"
     return KdkitError("KD-DIST-035", f"there is nothing new since {parent.name}", why=why, fix=fix)
 
 
