@@ -15,7 +15,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.locks import file_lock
 from kdkit.core.base.result import Result, Section, Table, format_size
 from kdkit.core.base.system_errors import system_errors
-from kdkit.core.contracts import Reporter
+from kdkit.core.contracts import Reporter, Split
 from kdkit.core.distill.cost_estimate import TRIAL_STEPS, measure_cost
 from kdkit.core.distill.sweep.prepare import COMMAND, PlannedSweep, SweepOptions, plan_sweep
 from kdkit.core.distill.trials.trial import KEPT, PlannedTraining, Trial, discard, pending_steps
@@ -47,9 +47,8 @@ class SweepRequest:
     name: str | None = None
     job: tuple[int, int] | None = None
 
-    @property
-    def folder_name(self) -> str:
-        """A name for the folder.
+    def folder_name(self, split: Split) -> str:
+        """A name for the folder; of another split than calibration it ends with that.
 
         Raises:
             KdkitError: a given name that is none.
@@ -63,7 +62,8 @@ class SweepRequest:
             )
         keys = [word.partition("=")[0] for word in self.arguments]
         named = keys if self.question in ("recipe", "held-out") else []
-        return self.name or re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([self.question, *named]))[:100]
+        parts = [self.question, *named, *([split] if split != "calibration" else [])]
+        return self.name or re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts))[:100]
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,9 @@ def _planned(project: Project, request: SweepRequest, options: SweepOptions, rep
             where="--job",
             fix=f"jobs are 1/{max(1, request.job[1])} to {max(1, request.job[1])}/{max(1, request.job[1])}",
         )
-    return plan_sweep(project, request.folder_name, request.question, request.arguments, options, reporter)
+    return plan_sweep(
+        project, request.folder_name(options.split), request.question, request.arguments, options, reporter
+    )
 
 
 def _share(trials: Sequence[Trial], job: tuple[int, int] | None) -> Sequence[Trial]:

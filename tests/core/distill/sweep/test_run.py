@@ -137,8 +137,8 @@ def test_kept_students_are_evaluated_on_another_split_without_training(copied: P
     request = SweepRequest("imbalance", ("1",), "s")
     sweep(open_project(copied), request, keep, Silent())
     test = SweepOptions(length=0.1, seeds=1, split="test", trials=TRIALS)
-    found = sweep(open_project(copied), SweepRequest("imbalance", ("1",), "t"), test, counting := Counting())
-    assert (counting.steps, found.record.split) == (0, "test")
+    found = sweep(open_project(copied), SweepRequest("imbalance", ("1",)), test, counting := Counting())
+    assert (counting.steps, found.record.split, found.record.name) == (0, "test", "imbalance-test")
     assert "TEST split" in str(found)
     assert not list((copied / ".kdkit" / "runs").glob("*"))
 
