@@ -210,7 +210,8 @@ class TeacherView:
         target: signal name -> (B, D_t), or (B, A, D_t) with a row per answer token, after target normalization and
             (in a shared space) alignment. Signals without a student output of that name (token logits, ids) are
             unchanged: (B, *shape).
-        student: the student's outputs, projected by this teacher's heads into the space of ``target``.
+        student: the student's outputs, projected by this teacher's heads into the space of ``target``. For ``by_rows``
+            losses, of the rows in ``LossInput.rows`` alone.
     """
 
     name: str
@@ -220,8 +221,12 @@ class TeacherView:
 
 
 def _whole(x: Tensor) -> Tensor:
-    """The total if this rank has the global batch."""
+    """The total, or all rows, if this rank has the global batch."""
     return x
+
+
+def _all_rows() -> slice:
+    return slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +246,20 @@ class CaptionView:
 class LossInput:
     """Input of a loss: the global batch, or, for ``per_sample`` losses, this rank's shard.
 
+    One rank has the whole batch. Of several ranks, each computes a share of a ``per_sample`` or ``by_rows`` loss, and
+    kdkit adds the values and gradients of all shares; they compute other losses for the whole batch, each the same.
+
     Attributes:
         student: the student's outputs: name -> (B, ..., D) float32 (ids int64), parameters, ``logit_scale`` ().
         teachers: one view per teacher of the run.
         domain: (B,) int64 domain index of each sample.
         captions: the texts of the samples; None: all texts differ and have weight 1.
-        total: for ``per_sample`` losses: sums a scalar () of this shard over all ranks, without gradient, for the
-            denominator. It is a collective operation: call it equally often for every batch.
+        total: for losses in shares: sums a tensor of this rank over all ranks, without gradient, for a denominator. It
+            is a collective operation: call it equally often for every batch.
+        rows: for ``by_rows`` losses: the rows of the batch whose terms this rank computes. ``TeacherView.student`` has
+            these rows alone, (b, D); all other rows are those of the global batch.
+        gather: for ``by_rows`` losses: (b, ...) of these rows -> (B, ...) of all ranks' rows, without gradient; a
+            collective operation.
     """
 
     student: Mapping[str, Tensor]
@@ -255,6 +267,8 @@ class LossInput:
     domain: Tensor
     total: Callable[[Tensor], Tensor] = _whole
     captions: CaptionView | None = None
+    rows: slice = field(default_factory=_all_rows)
+    gather: Callable[[Tensor], Tensor] = _whole
 
 
 class Loss(Protocol):

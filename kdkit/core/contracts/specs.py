@@ -131,8 +131,10 @@ class LossSpec(FactorySpec):
     """Teacher signals that it reads; batches hold the signals of all losses of the recipe. Empty for a supervised loss,
     which needs no teacher."""
     per_sample: bool = False
-    """It is a sum over samples, divided by a ``LossInput.total``. Each rank then computes its own samples only; other
-    losses compute the gathered global batch on every rank."""
+    """It is a sum over samples, divided by a ``LossInput.total``. Each rank then computes its own samples only."""
+    by_rows: bool = False
+    """It is a sum over samples, each compared with the whole batch. Each rank then computes ``LossInput.rows`` only;
+    losses that are neither ``per_sample`` nor ``by_rows`` compute the gathered global batch on every rank."""
     needs_all_signals: bool = False
     """It compares a teacher's signals with each other, so it skips teachers that lack one of ``signals``. Other losses
     read the signals that a teacher has."""

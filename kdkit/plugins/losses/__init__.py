@@ -19,11 +19,13 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             signals=(),
             least_batch=2,
             outputs=("image", "text"),
+            by_rows=True,
         ),
         LossSpec(
             name="fd",
             summary="feature distillation: squared distance to each teacher's features",
             factory="kdkit.plugins.losses.fd:FeatureDistillation",
+            per_sample=True,
         ),
         LossSpec(
             name="icl",
@@ -32,6 +34,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             needs_all_signals=True,
             least_batch=2,
             outputs=("image", "text"),
+            by_rows=True,
         ),
         LossSpec(
             name="crd",
@@ -40,11 +43,13 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             needs_all_signals=True,
             least_batch=2,
             outputs=("image", "text"),
+            by_rows=True,
         ),
         LossSpec(
             name="vkd",
             summary="V_kD: distance to each teacher's standardized features, for orthogonal heads",
             factory="kdkit.plugins.losses.vkd:OrthogonalDistillation",
+            per_sample=True,
         ),
         LossSpec(
             name="answer-ce",

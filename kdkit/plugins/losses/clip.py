@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import CaptionView, LossInput
-from kdkit.plugins.losses.rows import IMAGE, TEXT, mask_rows
+from kdkit.plugins.losses.rows import IMAGE, TEXT, mask_rows, row_range
 
 
 class ClipLoss(nn.Module):
@@ -53,24 +53,35 @@ class ClipLoss(nn.Module):
         return (TEXT,) if self.positives == "similar" else ()
 
     def forward(self, batch: LossInput) -> Tensor:
-        """The student's ``image`` and ``text`` (B, D) and ``logit_scale`` () -> () in [0, inf)."""
+        """The student's ``image`` and ``text`` (B, D) and ``logit_scale`` () -> () in [0, inf).
+
+        Of several ranks, each computes its images against all texts. These similarities serve both directions: the
+        softmax of a text runs over the images of all ranks.
+        """
         captions = batch.captions or _all_different(batch.student[IMAGE])
-        used = captions.weight > 0
+        used, rows = captions.weight > 0, row_range(batch)
+        own, place = slice(rows.start, rows.stop), torch.arange(len(used), device=used.device)
         image = F.normalize(mask_rows(batch.student[IMAGE], used), dim=-1)
         text = F.normalize(mask_rows(batch.student[TEXT], used), dim=-1)
-        own = torch.eye(len(used), dtype=torch.bool, device=used.device)
-        hidden = ~(used & used[:, None] | own)  # every sample is in its own softmax, so none is empty
-        positive = own if self.positives == "own" else (captions.text[:, None] == captions.text) & ~hidden
+        same = place[own, None] == place
+        hidden = ~(used & used[own, None] | same)  # every sample is in its own softmax, so none is empty
+        positive = same if self.positives == "own" else (captions.text[own, None] == captions.text) & ~hidden
         if self.positives == "similar":
             positive = positive | (nearly_equal(batch, self.similarity) & ~hidden)
-        target = positive.to(image.dtype) / positive.sum(-1, keepdim=True)
-        logits = batch.student["logit_scale"] * image @ text.T
-        rows = _cross_entropy(logits, target, hidden) + _cross_entropy(logits.T, target, hidden)
-        return (captions.weight * rows).mean() / 2
+        count = positive.sum(-1, keepdim=True)
+        target = positive.to(image.dtype) / count
+        logits = batch.student["logit_scale"] * image[own] @ text.T
+        terms = _cross_entropy(logits, target, hidden)
+        if len(rows) == len(used):
+            terms = terms + _cross_entropy(logits.T, target, hidden)
+            return (captions.weight * terms).mean() / 2
+        target = positive.to(image.dtype) / batch.gather(count.squeeze(-1))  # symmetric, but for the divisor
+        columns = _column_cross_entropy(logits, target, hidden, captions.weight, batch)
+        return ((captions.weight[own] * terms).sum() + columns) / len(used) / 2
 
 
 def nearly_equal(batch: LossInput, similarity: float) -> Tensor:
-    """(B, B) whether the teachers find two texts of a domain nearly equal.
+    """(b, B) whether the teachers find two texts of a domain nearly equal, for this rank's rows.
 
     Each teacher's unit text features are centered over its samples of the domain in the batch: all medical texts are
     alike for some teachers, and what is left tells them apart. The cosines of the centered features count, each with
@@ -89,14 +100,18 @@ def nearly_equal(batch: LossInput, similarity: float) -> Tensor:
             fix="write 'positives: equal', or add a teacher with text features",
             code=ExitCode.FOUND,
         )
-    total = share = batch.student[TEXT].new_zeros(len(batch.domain), len(batch.domain))
+    rows = row_range(batch)
+    own, alike = slice(rows.start, rows.stop), batch.domain[:, None] == batch.domain
+    group = alike.to(torch.uint8).argmax(-1)  # the first sample of each sample's domain
+    total = share = batch.student[TEXT].new_zeros(len(rows), len(batch.domain))
     for view in views:
-        weight = torch.minimum(view.weight[:, None], view.weight) * (batch.domain[:, None] == batch.domain)
-        rows = F.normalize(mask_rows(view.target[TEXT], view.weight > 0), dim=-1)
-        together = (weight > 0).to(rows.dtype)
-        mean = together @ rows / together.sum(-1, keepdim=True).clamp(min=1)
-        rows = F.normalize(rows - mean, dim=-1)
-        total, share = total + weight * (rows @ rows.T), share + weight
+        weight = torch.minimum(view.weight[own, None], view.weight) * alike[own]
+        unit = F.normalize(mask_rows(view.target[TEXT], view.weight > 0), dim=-1)
+        covered = (view.weight > 0).to(unit.dtype)
+        count = torch.zeros_like(covered).index_add(0, group, covered).clamp(min=1)
+        mean = torch.zeros_like(unit).index_add(0, group, unit) / count[:, None]
+        unit = F.normalize(unit - mean[group], dim=-1)
+        total, share = total + weight * (unit[own] @ unit.T), share + weight
     return (share > 0) & (total >= similarity * share)
 
 
@@ -104,6 +119,36 @@ def _cross_entropy(logits: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
     """(B,) ``-sum_j target_bj log softmax(logits)_bj`` over the entries that are not hidden."""
     log_p = logits.masked_fill(hidden, -torch.inf).log_softmax(-1)
     return -(target * log_p.masked_fill(hidden, 0)).sum(-1)
+
+
+def _column_cross_entropy(logits: Tensor, target: Tensor, hidden: Tensor, weight: Tensor, batch: LossInput) -> Tensor:
+    """() this rank's share of ``sum_j w_j CE(column j)``, from its rows (b, B) of the similarities.
+
+    Args:
+        target: (b, B), with columns that sum to 1 over the rows of all ranks.
+    """
+    visible = logits.masked_fill(hidden, -torch.inf)
+    partial = visible.detach().logsumexp(0, keepdim=True)
+    normalizer = batch.gather(partial).logsumexp(0)
+    own = cast(Tensor, _ColumnNormalizers.apply(visible, normalizer, weight, batch.rows))
+    return own - (weight * target * logits.masked_fill(hidden, 0)).sum()
+
+
+class _ColumnNormalizers(torch.autograd.Function):
+    """``sum_j w_j logsumexp(column j)`` of some rows of a matrix, where the logsumexp over all rows is known.
+
+    The value is that of this rank's columns; the gradient, ``w_j softmax(column j)``, that of its rows in all columns.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, normalizer: Tensor, weight: Tensor, own: slice) -> Tensor:
+        ctx.save_for_backward(logits, normalizer, weight)
+        return (weight * normalizer)[own].sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        logits, normalizer, weight = ctx.saved_tensors
+        return grads[0] * weight * (logits - normalizer).exp(), None, None, None
 
 
 def _all_different(rows: Tensor) -> CaptionView:

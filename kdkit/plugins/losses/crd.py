@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, average_weights, cross_modal, mask_rows, zero_with_graph
+from kdkit.plugins.losses.rows import (
+    IMAGE,
+    TEXT,
+    AverageOver,
+    average_weights,
+    cross_modal,
+    mask_rows,
+    row_range,
+    zero_with_graph,
+)
 
 
 @dataclass(frozen=True)
@@ -91,8 +100,9 @@ class RelationalDistillation(nn.Module):
         scale = self._student_scale(batch)
         domain = batch.domain if self.within_domain else None
         teachers = [self._teacher(view) for view in views]
+        chunks = _chunks(row_range(batch), self.chunk)
         parts = [
-            self._direction(student[query], student[key], scale, [t.turned(query) for t in teachers], domain)
+            self._direction(student[query], student[key], scale, [t.turned(query) for t in teachers], domain, chunks)
             for query, key in ((IMAGE, TEXT), (TEXT, IMAGE))
         ]
         return (parts[0] + parts[1]) / 2
@@ -109,19 +119,25 @@ class RelationalDistillation(nn.Module):
         return _Teacher(rows[IMAGE], rows[TEXT], scale, view.weight)
 
     def _direction(
-        self, query: Tensor, key: Tensor, scale: Tensor, teachers: list[_Teacher], domain: Tensor | None
+        self,
+        query: Tensor,
+        key: Tensor,
+        scale: Tensor,
+        teachers: list[_Teacher],
+        domain: Tensor | None,
+        chunks: list[slice],
     ) -> Tensor:
         groups = [teachers] if self.targets == "ensemble" else [[teacher] for teacher in teachers]
         share = average_weights([_total(group) for group in groups], self.average_over)
         parts = [
-            cast(Tensor, _Divergence.apply(query, key, scale, rows, group, domain, self.chunk))
+            cast(Tensor, _Divergence.apply(query, key, scale, rows, group, domain, chunks))
             for rows, group in zip(share, groups, strict=True)
         ]
         return torch.stack(parts).sum()
 
 
 class _Divergence(torch.autograd.Function):
-    """``sum_b share_b KL(mean of the group's probabilities || the student's)``, some rows at a time.
+    """``sum_b share_b KL(mean of the group's probabilities || the student's)`` over this rank's rows, some at a time.
 
     The gradient with respect to a row's logits is ``share_b (q - p)``, known with the value. It is propagated to the
     features at once, so that nothing of size B x B outlives its chunk and nothing is computed twice.
@@ -136,12 +152,12 @@ class _Divergence(torch.autograd.Function):
         share: Tensor,
         group: list[_Teacher],
         domain: Tensor | None,
-        chunk: int,
+        chunks: list[slice],
     ) -> Tensor:
         total = _total(group)
         value, to_scale = query.new_zeros(()), query.new_zeros(())
         to_query, to_key = torch.zeros_like(query), torch.zeros_like(key)
-        for rows in (slice(start, start + chunk) for start in range(0, len(query), chunk)):
+        for rows in chunks:
             target = _mean_probabilities(group, total, rows, domain)
             similarity = query[rows] @ key.T
             out = hidden(total > 0, domain, rows)
@@ -161,6 +177,10 @@ class _Divergence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         to_query, to_key, to_scale = ctx.saved_tensors
         return grads[0] * to_query, grads[0] * to_key, grads[0] * to_scale, None, None, None, None
+
+
+def _chunks(rows: range, size: int) -> list[slice]:
+    return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
 
 
 def _total(group: list[_Teacher]) -> Tensor:

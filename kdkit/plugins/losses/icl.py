@@ -12,14 +12,23 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, average_weights, cross_modal, mask_rows, zero_with_graph
+from kdkit.plugins.losses.rows import (
+    IMAGE,
+    TEXT,
+    AverageOver,
+    average_weights,
+    cross_modal,
+    mask_rows,
+    row_range,
+    zero_with_graph,
+)
 
 MAX_LOG_SCALE = math.log(100)
 
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Student and target rows (B, D) of one softmax; zeros where ``weight`` (B,) is 0."""
+    """Student rows (b, D), of this rank, and target rows (B, D) of one softmax; zeros where ``weight`` (B,) is 0."""
 
     weight: Tensor
     student: Mapping[str, Tensor]
@@ -61,15 +70,16 @@ class InteractiveContrast(nn.Module):
 
     def forward(self, batch: LossInput) -> Tensor:
         """Teachers with ``image`` and ``text`` rows (B, D) -> () in [0, inf)."""
-        parts = [_pairing(view) for view in cross_modal(batch)]
+        rows = row_range(batch)
+        parts = [_pairing(view, rows) for view in cross_modal(batch)]
         if not parts:
             # DistributedDataParallel requires a gradient of the scale too.
             return zero_with_graph(batch) + 0 * self.scale
         if self.mix_teachers:
-            parts = [_mixed(parts)]
-        share = average_weights([part.weight for part in parts], self.average_over)
+            parts = [_mixed(parts, rows)]
+        share = average_weights([part.weight for part in parts], self.average_over)[:, rows.start : rows.stop]
         scale = self._scale()
-        return (share * torch.stack([_contrast(part, scale) for part in parts])).sum()
+        return (share * torch.stack([_contrast(part, scale, rows) for part in parts])).sum()
 
     def _scale(self) -> Tensor:
         if not self.exp:
@@ -79,16 +89,16 @@ class InteractiveContrast(nn.Module):
         return self.scale.exp()
 
 
-def _pairing(view: TeacherView) -> _Pairing:
+def _pairing(view: TeacherView, rows: range) -> _Pairing:
     keep = view.weight > 0
     return _Pairing(
         view.weight,
-        {name: mask_rows(view.student[name], keep) for name in (IMAGE, TEXT)},
+        {name: mask_rows(view.student[name], keep[rows.start : rows.stop]) for name in (IMAGE, TEXT)},
         {name: mask_rows(view.target[name], keep) for name in (IMAGE, TEXT)},
     )
 
 
-def _mixed(parts: list[_Pairing]) -> _Pairing:
+def _mixed(parts: list[_Pairing], rows: range) -> _Pairing:
     widths = {part.target[IMAGE].shape[-1] for part in parts}
     if len(widths) > 1:
         raise KdkitError(
@@ -100,20 +110,22 @@ def _mixed(parts: list[_Pairing]) -> _Pairing:
     weight = torch.stack([part.weight for part in parts])
     total = weight.sum(0)
     share = (weight / torch.where(total > 0, total, 1)).unsqueeze(-1)
+    own = share[:, rows.start : rows.stop]
     return _Pairing(
         total,
-        {name: (share * torch.stack([part.student[name] for part in parts])).sum(0) for name in (IMAGE, TEXT)},
+        {name: (own * torch.stack([part.student[name] for part in parts])).sum(0) for name in (IMAGE, TEXT)},
         {name: (share * torch.stack([part.target[name] for part in parts])).sum(0) for name in (IMAGE, TEXT)},
     )
 
 
-def _contrast(part: _Pairing, scale: Tensor) -> Tensor:
-    """(B,) mean of both directions. A row without weight sees itself alone: a cross-entropy of exactly 0."""
-    own = torch.eye(len(part.weight), dtype=torch.bool, device=part.weight.device)
-    hidden = ~((part.weight > 0) & (part.weight > 0).unsqueeze(-1) | own)
-    total = torch.zeros_like(part.weight)
+def _contrast(part: _Pairing, scale: Tensor, rows: range) -> Tensor:
+    """(b,) mean of both directions. A row without weight sees itself alone: a cross-entropy of exactly 0."""
+    covered, place = part.weight > 0, torch.arange(len(part.weight), device=part.weight.device)
+    own = slice(rows.start, rows.stop)
+    hidden = ~(covered & covered[own, None] | (place == place[own, None]))
+    total = torch.zeros_like(part.weight[own])
     for query, key in ((IMAGE, TEXT), (TEXT, IMAGE)):
         logits = scale * F.normalize(part.student[query], dim=-1) @ part.target[key].T
         logits = logits.masked_fill(hidden, -torch.inf)
-        total = total + torch.logsumexp(logits, dim=-1) - logits.diagonal()
+        total = total + torch.logsumexp(logits, dim=-1) - logits.diagonal(offset=rows.start)
     return total / 2

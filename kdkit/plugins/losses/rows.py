@@ -34,17 +34,26 @@ def zero_with_graph(batch: LossInput) -> Tensor:
     return torch.stack([torch.where(torch.zeros_like(x, dtype=torch.bool), x, 0).sum() for x in outputs]).sum()
 
 
-def average_weights(weights: Sequence[Tensor], over: AverageOver) -> Tensor:
+def row_range(batch: LossInput) -> range:
+    """The rows of the batch whose terms this rank computes."""
+    return range(*batch.rows.indices(len(batch.domain)))
+
+
+def average_weights(
+    weights: Sequence[Tensor], over: AverageOver, total: Callable[[Tensor], Tensor] = lambda x: x
+) -> Tensor:
     """Weights of an average over (teacher, sample) pairs.
 
     Args:
-        weights: one (B,) trust vector per teacher.
+        weights: one (B,) trust vector per teacher; of a rank's shard, (b,) with its ``total``.
         over: the unit of the average. ``pairs``: every (teacher, sample) pair in proportion to its trust;
             ``samples``: every sample with a teacher equally; ``teachers``: every teacher with a sample equally;
             ``batch``: every pair by its trust, divided by B: half the trust is half the loss.
+        total: the sum over ranks, see :class:`~kdkit.core.contracts.LossInput`.
 
     Returns:
-        (T, B) that sum to 1 (``batch``: to the mean trust of a sample), or are all 0 when no row has weight.
+        (T, B) that sum to 1 over all ranks (``batch``: to the mean trust of a sample), or are all 0 when no row has
+        weight.
 
     Example:
         >>> weights = [torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0])]
@@ -54,17 +63,19 @@ def average_weights(weights: Sequence[Tensor], over: AverageOver) -> Tensor:
     """
     w = torch.stack(list(weights))
     if over == "batch":
-        return w / w.shape[1]
-    if over != "pairs":
-        w = w / _or_one(w.sum(dim=0 if over == "samples" else 1, keepdim=True))
-    return w / _or_one(w.sum())
+        return w / total(w.new_full((), w.shape[1]))
+    if over == "samples":
+        w = w / _or_one(w.sum(dim=0, keepdim=True))
+    if over == "teachers":
+        w = w / _or_one(total(w.sum(dim=1, keepdim=True)))
+    return w / _or_one(total(w.sum()))
 
 
 def mean_distance(batch: LossInput, distance: Callable[[TeacherView], Tensor], over: AverageOver) -> Tensor:
     """Average over teachers and samples of ``distance(teacher)``, (B,) with 0 in rows without weight -> ()."""
     if not batch.teachers:
         return zero_with_graph(batch)
-    share = average_weights([view.weight for view in batch.teachers], over)
+    share = average_weights([view.weight for view in batch.teachers], over, batch.total)
     return (share * torch.stack([distance(view) for view in batch.teachers])).sum()
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import ClassVar, cast
 
 import torch
@@ -15,6 +14,7 @@ from kdkit.core.contracts import LossInput, LossSpec, TeacherView
 from kdkit.core.plugin_system.catalogue import Family
 from kdkit.testing.contract import Contract, skip
 from kdkit.testing.contracts.batches import example_batch
+from kdkit.testing.contracts.two_ranks import Rank, on_two_ranks
 from kdkit.testing.tensors import assert_near
 
 
@@ -125,20 +125,29 @@ class LossContract(Contract):
             assert not spec.same_tokens, "other tokens than the student's: expected KdkitError, got a value"
 
     def test_shares_add_up(self) -> None:
-        """Values of two shares of a batch add up to its own, where the spec says ``per_sample``."""
-        batch, size = self.batch(), len(self.batch().domain)
-        if not self.catalogue.spec(LossSpec, self.name).per_sample:
-            return  # not a per-sample loss
-        shares = [_share(batch, slice(0, size // 2)), _share(batch, slice(size // 2, size))]
-        counted: list[list[Tensor]] = [[], []]
-        for share, numbers in zip(shares, counted, strict=True):
-            self.make()(replace(share, total=partial(_noted, numbers)))
-        counts = [len(numbers) for numbers in counted]
-        assert counts[0] == counts[1], f"shares ask for {counts[0]} and {counts[1]} totals: processes would deadlock"
-        totals = [torch.stack(parts).sum() for parts in zip(*counted, strict=True)]
-        values = [self.make()(replace(share, total=partial(_given_back, iter(totals)))) for share in shares]
-        advice = "divide by batch.total(...) of what is counted, not by what this share has"
-        assert_near("sum of two shares' values", values[0] + values[1], self.make()(batch), 1e-5, fix=advice)
+        """Values and gradients of two shares of a batch add up to its own, where the spec says that ranks share it."""
+        spec, whole = self.catalogue.spec(LossSpec, self.name), self.batch()
+        assert not (spec.per_sample and spec.by_rows), "expected per_sample or by_rows in the spec, got both"
+        if not (spec.per_sample or spec.by_rows):
+            return  # every rank computes the whole batch
+        cut = _share if spec.per_sample else _rows_of
+        value = self.make()(whole)
+        _backward(value)
+
+        def compute(rank: Rank) -> tuple[Tensor, LossInput]:
+            batch, size = self.batch(), len(whole.domain)
+            rows = (slice(0, size // 2), slice(size // 2, size))[rank.number]
+            share = self.make()(replace(cut(batch, rows), total=rank.total, gather=rank.gather))
+            _backward(share)
+            return share, batch
+
+        (first, one), (second, two) = on_two_ranks(compute)
+        advice = "divide by batch.total(...) of what is counted; with by_rows, compute batch.rows alone"
+        assert_near("sum of two shares' values", first + second, value, 1e-5, fix=advice)
+        parts = _student(one), _student(two)
+        for name, x in _student(whole).items():
+            found = _gradient(parts[0][name]) + _gradient(parts[1][name])
+            assert_near(f"sum of two shares' gradients of {name}", found, _gradient(x), 1e-4, fix=advice)
 
     def test_one_sample(self) -> None:
         """A batch of one sample has a gradient, unless ``least_batch`` says that the loss compares samples."""
@@ -207,13 +216,14 @@ def _with_student(batch: LossInput, rows: Mapping[str, Tensor]) -> LossInput:
     return replace(batch, student=renewed("student", batch.student), teachers=views)
 
 
-def _noted(numbers: list[Tensor], x: Tensor) -> Tensor:
-    numbers.append(x)
-    return x
+def _gradient(x: Tensor) -> Tensor:
+    return torch.zeros_like(x) if x.grad is None else x.grad
 
 
-def _given_back(totals: Iterator[Tensor], _: Tensor) -> Tensor:
-    return next(totals)
+def _rows_of(batch: LossInput, rows: slice) -> LossInput:
+    """What one of several processes sees that computes these rows against the whole batch."""
+    views = (replace(view, student={name: x[rows] for name, x in view.student.items()}) for view in batch.teachers)
+    return replace(batch, teachers=tuple(views), rows=rows)
 
 
 def _share(batch: LossInput, rows: slice) -> LossInput:

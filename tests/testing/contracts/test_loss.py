@@ -155,6 +155,32 @@ class Hasty(Share):
         return super().mean(rows, weight) if len(rows) > 3 else (weight * rows).sum() * 0
 
 
+class OwnRows(Distance):
+    """Right: the same, of the rows that one process computes; it has the weights of all."""
+
+    def forward(self, batch: LossInput) -> Tensor:
+        total = batch.student["logit_scale"] * 0
+        for view in batch.teachers:
+            for signal, student in view.student.items():
+                rows = self.rows(student, view.target[signal][batch.rows])
+                total = total + (view.weight[batch.rows] * rows).sum() / self.divisor(view.weight)
+        return total
+
+    def divisor(self, weight: Tensor) -> Tensor:
+        return weight.sum().clamp_min(1e-30)
+
+
+class OwnDivisor(OwnRows):
+    """Divides by what its rows have."""
+
+    def forward(self, batch: LossInput) -> Tensor:
+        self.own = batch.rows
+        return super().forward(batch)
+
+    def divisor(self, weight: Tensor) -> Tensor:
+        return super().divisor(weight[self.own])
+
+
 MISTAKES = [
     (Vector, "test_scalar", "expected a scalar of shape (), got (1,)"),
     (Double, "test_scalar", "expected float32 from float32 rows, got torch.float64"),
@@ -172,7 +198,8 @@ MISTAKES = [
     (Distance, "test_other_tokens", "expected 'tokens' among its signals"),
     (Neighbors, "test_one_sample", "least_batch=2"),
     (OwnMean, "test_shares_add_up", "sum of two shares' values: expected"),
-    (Hasty, "test_shares_add_up", "totals: processes would deadlock"),
+    (Hasty, "test_shares_add_up", "than the other: processes would deadlock"),
+    (OwnDivisor, "test_shares_add_up", "sum of two shares' values: expected"),
     (HalfGradient, "test_gradcheck", "gradcheck failed"),
     (HiddenState, "test_state_round_trip", "value after a state round trip"),
 ]
@@ -182,14 +209,16 @@ def test_a_loss_that_is_right_passes() -> None:
     checks = found_by(LossContract, HERE + "Distance")
     assert failed(checks) == {}
     assert skipped(checks) == set()
-    checks = found_by(LossContract, HERE + "Share", spec={"per_sample": True})
-    assert failed(checks) == {}
-    assert skipped(checks) == set()
+    for loss, share in (("Share", "per_sample"), ("OwnRows", "by_rows")):
+        checks = found_by(LossContract, HERE + loss, spec={share: True})
+        assert failed(checks) == {}
+        assert skipped(checks) == set()
 
 
 @pytest.mark.parametrize(("loss", "check", "message"), MISTAKES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mistake_is_found(loss: type[Any], check: str, message: str) -> None:
-    spec = {"per_sample": check == "test_shares_add_up", "same_tokens": check == "test_other_tokens"}
+    share = "by_rows" if loss is OwnDivisor else "per_sample"
+    spec = {share: check == "test_shares_add_up", "same_tokens": check == "test_other_tokens"}
     found = failed(found_by(LossContract, HERE + loss.__name__, spec=spec))
     assert message in found.get(check, f"passed; failed: {found}")
 

@@ -9,7 +9,7 @@ the batch after it are decoded meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -35,7 +35,7 @@ class DistillBatch:
 
     Attributes:
         inputs: this rank's shard of the student inputs.
-        targets: teacher -> signal -> rows of the global batch; of local teachers, of this rank's shard.
+        targets: teacher -> signal -> rows of this rank's shard.
         weights: teacher -> (B,) of the global batch.
         domain: (B,) of the global batch; ``captions`` likewise.
         seeds: (b,) int64, one for each sample of the shard, if the run alters its inputs.
@@ -95,7 +95,6 @@ class DistillDataLoader:
             is always active; otherwise samples that are not drawn would be forgotten.
         seed: of these draws.
         captions: of all samples that the sampler may name; None if no loss reads them.
-        local_teachers: teachers of which a rank needs the rows of its shard alone (``DistillTask.local_teachers``).
         seeded: give every sample of a batch a seed, by which its inputs are altered.
         rank, world: this process and the number of processes that share each batch.
         pinned: put batches into page-locked memory, for a GPU.
@@ -136,7 +135,6 @@ class DistillDataLoader:
         one_teacher: bool,
         seed: int,
         captions: CaptionTargets | None = None,
-        local_teachers: Collection[str] = (),
         seeded: bool = False,
         rank: int = 0,
         world: int = 1,
@@ -147,7 +145,7 @@ class DistillDataLoader:
         self._sampler, self._inputs, self._targets, self._domain = sampler, inputs, targets, domain
         self._captions, self._seeded = captions, seeded
         self._drawn = [teacher.name for teacher in targets if teacher.name != PREVIOUS] if one_teacher else []
-        self._seed, self._local_teachers, self._rank, self._world = seed, local_teachers, rank, world
+        self._seed, self._rank, self._world = seed, rank, world
         self._pinned, self._augmented, self._own_rows = pinned, augmented, own_rows
 
     def batches(self, start: int) -> Iterator[tuple[int, DistillBatch]]:
@@ -214,9 +212,7 @@ class DistillDataLoader:
         return np.random.default_rng([self._seed, 7, step]).integers(2**62, size=length)
 
     def _load(self, teacher: TeacherTargets, indices: Indices, weight: Floats, shard: slice) -> dict[str, Tensor]:
-        """Rows of the global batch, or of the shard for a local teacher."""
-        if teacher.name not in self._local_teachers:
-            return teacher.load(indices, weight)
+        """Rows of the shard."""
         if teacher.sharded_gather:  # a collective call: every rank requests the rows of the global batch
             return {signal: x[shard] for signal, x in teacher.load(indices, weight).items()}
         return teacher.load(indices[shard], weight[shard])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -35,20 +35,11 @@ def barrier() -> None:
         dist.barrier()
 
 
-def gather_outputs(x: Tensor) -> Tensor:
-    """A student's output for the global batch, in float32 (ids stay integers).
-
-    Parameters and scalars have no rows and are equal on all ranks, so they pass unchanged. Every rank then has the
-    gradient of the whole loss with respect to them, and so does the average over ranks.
-    """
-    if isinstance(x, nn.Parameter):
-        return x
-    return all_gather_rows(to_float32(x)) if x.ndim else to_float32(x)
-
-
 def to_float32(x: Tensor) -> Tensor:
-    """A student's output in float32; integers and parameters pass unchanged."""
-    return x.float() if x.is_floating_point() and not isinstance(x, nn.Parameter) else x
+    """A student's output in float32; float64, integers and parameters pass unchanged."""
+    if isinstance(x, nn.Parameter) or not x.is_floating_point() or x.dtype == torch.float64:
+        return x
+    return x.float()
 
 
 @contextmanager
@@ -95,21 +86,25 @@ def broadcast(value: T) -> T:
     return values[0]
 
 
-def identity(x: Tensor) -> Tensor:
-    """``x`` itself: the counterpart of :func:`local_shard` and :func:`all_reduce_sum` for the global batch."""
-    return x
+def own_rows(size: int) -> slice:
+    """This rank's rows of a global batch of ``size``."""
+    share = size // get_world_size()
+    return slice(get_rank() * share, (get_rank() + 1) * share)
 
 
-def local_shard(x: Tensor) -> Tensor:
-    """(B, ...) of the global batch -> (b, ...) of this rank."""
-    share = len(x) // get_world_size()
-    return x[get_rank() * share :][:share]
+def gather_rows(x: Tensor) -> Tensor:
+    """(b, ...) of every rank -> (world * b, ...), in rank order, without gradient; a collective call."""
+    x = x.detach().contiguous()
+    parts = [torch.empty_like(x) for _ in range(get_world_size())]
+    dist.all_gather(parts, x)
+    return torch.cat(parts)
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
     """The sum over ranks, without gradient; a collective call."""
     total = x.detach().clone()
-    dist.all_reduce(total)
+    if get_world_size() > 1:
+        dist.all_reduce(total)
     return total
 
 
@@ -120,30 +115,3 @@ def scale_for_ddp(share: Tensor) -> Tensor:
     """
     scaled = share * get_world_size()
     return all_reduce_sum(share) + (scaled - scaled.detach())
-
-
-def all_gather_rows(x: Tensor) -> Tensor:
-    """(b, ...) of every rank -> (world * b, ...), in rank order; the identity for one process.
-
-    Every rank computes the same loss of the global batch. The backward pass gives each rank the gradient of its own
-    rows times the world size, and the average of DistributedDataParallel divides by it: the parameters' gradients are
-    exactly those of one process with the global batch.
-    """
-    if get_world_size() == 1:
-        return x
-    return cast(Tensor, _AllGather.apply(x))
-
-
-class _AllGather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.world, ctx.rank, ctx.rows = dist.get_world_size(), dist.get_rank(), x.shape[0]
-        parts = [torch.empty_like(x) for _ in range(ctx.world)]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (grad,) = grads
-        start: int = ctx.rank * ctx.rows
-        return grad[start : start + int(ctx.rows)] * int(ctx.world)

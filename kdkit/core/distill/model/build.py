@@ -98,7 +98,6 @@ class Build:
             one_teacher=plan.recipe.teachers_per_sample == "one",
             seed=plan.settings.seed,
             captions=self.captions,
-            local_teachers=self.task.local_teachers,
             seeded=self.task.altered is not None,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
@@ -188,7 +187,7 @@ def _terms(plan: Plan, catalogue: Catalogue, projections: Collection[str]) -> li
     def term(name: str, weight: float, options: Mapping[str, Any], *, previous: bool = False) -> Term:
         spec = catalogue.spec(LossSpec, name)
         made = catalogue.make("loss", name, **options)
-        return Term(name, weight, made, previous, spec.per_sample, supervised=not spec.signals)
+        return Term(name, weight, made, previous, spec.per_sample, spec.by_rows, supervised=not spec.signals)
 
     terms = [term(part.name, part.weight, part.options) for part in plan.recipe.losses]
     if PREVIOUS in projections:

@@ -6,7 +6,7 @@ signals into the student's space. The losses see no difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import cast
 
 import torch
@@ -65,11 +65,19 @@ class TeacherProjection(nn.Module):
         return TeacherView(
             name=name,
             weight=weight,
-            target={signal: self.target(signal, y) if signal in student else y for signal, y in target.items()},
-            student={signal: self._student(signal, student[signal]) for signal in target if signal in student},
+            target=self.align(target, student),
+            student=self.project(student, target),
         )
 
-    def _student(self, signal: str, x: Tensor) -> Tensor:
+    def align(self, target: Mapping[str, Tensor], signals: Container[str]) -> dict[str, Tensor]:
+        """Targets (B, ..., D_t) as the losses see them, of the signals that the student has too; others unchanged."""
+        return {signal: self.target(signal, y) if signal in signals else y for signal, y in target.items()}
+
+    def project(self, student: Mapping[str, Tensor], signals: Iterable[str]) -> dict[str, Tensor]:
+        """Student outputs (B, ..., D_s) in the teacher's space, of the signals that both have."""
+        return {signal: self._project(signal, student[signal]) for signal in signals if signal in student}
+
+    def _project(self, signal: str, x: Tensor) -> Tensor:
         return x if self.heads is None else cast(Tensor, self.heads[signal](x))
 
     def target(self, signal: str, y: Tensor) -> Tensor:

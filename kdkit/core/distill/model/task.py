@@ -1,14 +1,14 @@
 """A distillation as one ``nn.Module``: student, projections and losses in, a dict with ``loss`` out.
 
-With several processes (ranks), each prepares inputs for its shard of the batch. Most losses compare samples with one
-another and need the global batch: the student's outputs are gathered, and every rank computes the same loss. A
-``per_sample`` loss is a sum over samples, so each rank computes it on its shard alone. Both give the gradients of a
-single process.
+With several processes (ranks), each prepares inputs and targets for its shard of the batch, and computes its share of
+the losses. A ``per_sample`` loss is a sum over samples, so a rank needs its shard alone. A ``by_rows`` loss compares
+samples with one another: a rank computes its rows against the student's and the teachers' rows of all ranks. Every rank
+computes other losses for the gathered global batch. All give the gradients of a single process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -16,20 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import CaptionView, Loss, LossInput, TeacherView
-from kdkit.core.distill.loop.distributed import (
-    all_reduce_sum,
-    gather_outputs,
-    get_world_size,
-    identity,
-    local_shard,
-    scale_for_ddp,
-    to_float32,
-)
+from kdkit.core.contracts import CaptionView, Loss
+from kdkit.core.distill.loop.distributed import gather_rows, get_world_size, own_rows, to_float32
 from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
+from kdkit.core.distill.model.loss_inputs import LossInputs, Share, Targets
 from kdkit.core.distill.model.micro_batches import MicroBatches
 from kdkit.core.distill.model.projection import TeacherProjection, module_key
+from kdkit.core.distill.model.rank_gradients import GatheredOutputs, losses_over_ranks
 from kdkit.core.distill.on_policy.losses import own_figures, without_own
 from kdkit.core.distill.plan.types import PREVIOUS
 from kdkit.core.plugin_system.failures import plugin_errors
@@ -54,6 +48,7 @@ class Term:
     Attributes:
         previous: it compares with the previous version instead of the teachers.
         per_sample: the loss is a sum over samples, so each rank can compute its shard alone.
+        by_rows: it is a sum over samples, each compared with the whole batch.
         supervised: it learns from the samples' own texts, so it does not read answers of the student.
     """
 
@@ -62,12 +57,15 @@ class Term:
     loss: nn.Module
     previous: bool = False
     per_sample: bool = False
+    by_rows: bool = False
     supervised: bool = False
 
     @property
-    def sharded(self) -> bool:
-        """Whether ranks compute this term on their shards."""
-        return self.per_sample and get_world_size() > 1
+    def share(self) -> Share:
+        """What each rank computes; the samples of a single process are the whole batch."""
+        if self.per_sample or get_world_size() == 1:
+            return "samples"
+        return "rows" if self.by_rows else "whole"
 
 
 class DistillTask(nn.Module):
@@ -123,8 +121,6 @@ class DistillTask(nn.Module):
         self.projections = nn.ModuleDict({module_key(name): module for name, module in projections.items()})
         self.losses = nn.ModuleList([term.loss for term in terms])
         self.terms = tuple(terms)
-        self.local_teachers = frozenset(name for name in self.teachers if self._needs_local_rows(name))
-        """Teachers that only ``per_sample`` losses read: a rank loads the rows of its shard alone."""
         self.frozen, self.altered = frozen, altered
         self.micro_batches = micro_batches or MicroBatches()
         self.pull = pull
@@ -147,9 +143,8 @@ class DistillTask(nn.Module):
 
         Args:
             inputs: this rank's shard of the batch, as the student prepared it.
-            targets: teacher -> signal -> (B, D) of the *global* batch, zeros where absent; for
-                :attr:`local_teachers` (b, D) of this rank's shard.
-            weights: teacher -> (B,) of the global batch.
+            targets: teacher -> signal -> (b, ...) of this rank's shard, zeros where absent.
+            weights: teacher -> (B,) of the *global* batch.
             domain: (B,) of the global batch; ``captions`` likewise.
             seeds: (b,) of this rank's shard, if inputs are to be :attr:`altered`.
             own: (b,) bool, answers of this rank's shard that are the student's own; None for none.
@@ -157,27 +152,17 @@ class DistillTask(nn.Module):
         outputs = self.micro_batches.forward(self.student, inputs)
         # Losses are computed in float32 for every precision of the student's forward.
         with torch.autocast(domain.device.type, enabled=False):
-            loss_inputs = self._loss_inputs(outputs, targets, weights, domain, captions)
-            values: list[Tensor] = []
-            log: dict[str, Tensor] = {}
-            for term in self.terms:
-                loss_input = loss_inputs[term.sharded, term.previous]
-                if own is not None and term.supervised:
-                    loss_input = replace(loss_input, student=Outputs(without_own(loss_input.student, own)))
-                with plugin_errors(f"loss '{term.name}' failed", term.loss):
-                    value = cast(Loss, term.loss)(loss_input)
-                _require_scalar(term, value)
-                value = scale_for_ddp(value) if term.sharded else value
-                values.append(term.weight * value)
-                log[f"{PREVIOUS}/{term.name}" if term.previous else term.name] = value.detach()
-            total = torch.stack(values).sum()
+            outputs = {name: to_float32(x) for name, x in outputs.items()}
+            total, values = self._losses(outputs, Targets(targets, weights, domain, captions), own)
+            names = (f"{PREVIOUS}/{term.name}" if term.previous else term.name for term in self.terms)
+            log = dict(zip(names, values, strict=True))
             if self.pull:
                 distance = self._distance()
                 total = total + self.pull * distance
                 log["pull"] = distance.detach()
         if own is not None:
-            local = local_shard if get_world_size() > 1 else identity
-            log |= own_figures(outputs, own, {name: local(weight) for name, weight in weights.items()})
+            rows = own_rows(len(domain))
+            log |= own_figures(outputs, own, {name: weight[rows] for name, weight in weights.items()})
         if self.altered is not None and seeds is not None:
             kept = self.altered.loss(self.student, inputs, seeds, self.micro_batches.slices(self.student, inputs))
             total = total + self.altered.weight * kept
@@ -189,34 +174,54 @@ class DistillTask(nn.Module):
         if self.frozen is not None:
             self.frozen.restore()
 
-    def _loss_inputs(
-        self,
-        outputs: Mapping[str, Tensor],
-        targets: Mapping[str, Mapping[str, Tensor]],
-        weights: Mapping[str, Tensor],
-        domain: Tensor,
-        captions: CaptionView | None,
-    ) -> dict[tuple[bool, bool], LossInput]:
-        """(sharded, previous) of a term -> its input: the global batch, or, for sharded terms, this rank's shard."""
-        loss_inputs: dict[tuple[bool, bool], LossInput] = {}
-        for sharded in sorted({term.sharded for term in self.terms}):
-            rows, total = (local_shard, all_reduce_sum) if sharded else (identity, identity)
-            collect = to_float32 if sharded else gather_outputs
-            student = Outputs({name: collect(x) for name, x in outputs.items()})
-            own = captions and CaptionView(rows(captions.weight), rows(captions.text))
-            for previous in sorted({term.previous for term in self.terms if term.sharded == sharded}):
-                views: list[TeacherView] = []
-                for name in self.teachers:
-                    if (name == PREVIOUS) == previous:
-                        local = name in self.local_teachers
-                        target = {signal: y if local else rows(y) for signal, y in targets[name].items()}
-                        projection = self.projections[module_key(name)]
-                        views.append(cast(TeacherView, projection(name, student, target, rows(weights[name]))))
-                loss_inputs[sharded, previous] = LossInput(student, tuple(views), rows(domain), total, own)
-        return loss_inputs
+    def _losses(
+        self, outputs: Mapping[str, Tensor], targets: Targets, answers: Tensor | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The weighted sum of the losses of the global batch, with a graph, and the value of each without."""
+        if get_world_size() == 1:
+            values = self._values(outputs, lambda: outputs, targets, answers)
+            total = torch.stack([term.weight * value for term, value in zip(self.terms, values, strict=True)]).sum()
+            return total, [value.detach() for value in values]
 
-    def _needs_local_rows(self, teacher: str) -> bool:
-        return all(term.per_sample for term in self.terms if term.previous == (teacher == PREVIOUS))
+        def compute(gathered: GatheredOutputs) -> list[Tensor]:
+            return self._values(gathered.own, gathered.whole, targets, answers)
+
+        parameters = [*self.projections.parameters(), *self.losses.parameters()]
+        weights, shared = [t.weight for t in self.terms], [t.share != "whole" for t in self.terms]
+        return losses_over_ranks(outputs, parameters, compute, weights, shared)
+
+    def _values(
+        self,
+        own: Mapping[str, Tensor],
+        whole: Callable[[], Mapping[str, Tensor]],
+        targets: Targets,
+        answers: Tensor | None,
+    ) -> list[Tensor]:
+        """The value of each term on this rank; ``answers`` (b,) are the student's own."""
+        inputs = {
+            previous: LossInputs(
+                Outputs(own),
+                lambda: Outputs(whole()),
+                targets,
+                {
+                    name: cast(TeacherProjection, self.projections[module_key(name)])
+                    for name in self.teachers
+                    if (name == PREVIOUS) == previous
+                },
+            )
+            for previous in {term.previous for term in self.terms}
+        }
+        values: list[Tensor] = []
+        for term in self.terms:
+            batch = inputs[term.previous].get(term.share)
+            if answers is not None and term.supervised:
+                given = answers if term.share == "samples" else gather_rows(answers.byte()).bool()
+                batch = replace(batch, student=Outputs(without_own(batch.student, given)))
+            with plugin_errors(f"loss '{term.name}' failed", term.loss):
+                value = cast(Loss, term.loss)(batch)
+            _require_scalar(term, value)
+            values.append(value)
+        return values
 
     def _distance(self) -> Tensor:
         parts = [

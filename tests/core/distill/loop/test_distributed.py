@@ -1,27 +1,43 @@
-"""Losses that are sums over samples: each process computes its own share, and the gradients are those of one."""
+"""Ranks share the work of the losses, and the student is that of one process.
+
+Four processes are started once, for all tests.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from kdkit.core.contracts import LossInput
+from kdkit.core.contracts import CaptionView, LossInput
 from kdkit.core.contracts.token_signals import HIDDEN, compress
+from kdkit.core.distill.loop.train import make_optimizer
+from kdkit.core.distill.model.micro_batches import MicroBatches
 from kdkit.core.distill.model.projection import TeacherProjection, make_heads
+from kdkit.core.distill.model.target_norm import TargetNorm
 from kdkit.core.distill.model.task import DistillTask, Term
 from kdkit.core.distill.plan.types import PREVIOUS
+from kdkit.plugins.losses.clip import ClipLoss
+from kdkit.plugins.losses.crd import RelationalDistillation
+from kdkit.plugins.losses.fd import FeatureDistillation
+from kdkit.plugins.losses.icl import InteractiveContrast
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation
 from kdkit.plugins.losses.vkd import AnswerOrthogonalDistillation
+from tests.core.distill.model.test_task import SETTINGS
+from tests.toys import LETTERS, SIDE, ToyEncoder
 
-BATCH, PLACES, WIDTH, VOCABULARY, WORLD = 6, 5, 4, 11, 2
-LENGTHS = ((5, 1, 3, 2, 0, 4), (3, 5, 2, 0, 0, 0))
-"""Of the answers; of the second batch, the second process has none."""
+BATCH, PLACES, WIDTH, VOCABULARY, WORLD = 8, 5, 4, 11, 4
+LENGTHS = ((5, 1, 3, 2, 0, 4, 1, 1), (3, 5, 2, 0, 0, 0, 0, 0))
+"""Of the answers; of the second batch, two processes have none."""
+STEPS = {torch.float64: 50, torch.float32: 20}
 
 
 class Teller(nn.Module):
@@ -82,7 +98,7 @@ def make_batch(lengths: tuple[int, ...]) -> dict[str, Any]:
         targets[name] = {"tokens": ids, **{key: x.reshape(BATCH, PLACES, -1) for key, x in parts}}
     targets["teacher"][HIDDEN] = torch.randn(BATCH, PLACES, WIDTH + 2, generator=generator)
     weight = torch.rand(BATCH, generator=generator)
-    known = torch.tensor([1.0, 0, 0, 0, 1, 0])
+    known = torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 1])
     return {
         "inputs": {"pixels": torch.randn(BATCH, 3, generator=generator), "ids": ids},
         "targets": targets,
@@ -101,30 +117,191 @@ def step(model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
     return found | {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None}
 
 
+class Rows(nn.Module):
+    """A student without matrix products, so that counted flops are those of the losses."""
+
+    outputs: Mapping[str, int] = {"image": 24, "text": 24}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        scale = self.log_scale.exp()
+        return {"image": inputs["image"] * scale, "text": inputs["text"] * scale, "logit_scale": scale}
+
+
+def pair_task(student: nn.Module, size: int | None = None) -> DistillTask:
+    """All losses of pairs, and one that each rank computes for the whole batch."""
+    torch.manual_seed(0)
+    terms = [
+        Term("clip", 0.5, ClipLoss(positives="similar", similarity=0.1), by_rows=True),
+        Term("icl", 0.7, InteractiveContrast(), by_rows=True),
+        Term("crd", 0.4, RelationalDistillation(targets="ensemble", average_over="samples"), by_rows=True),
+        Term("fd", 0.8, FeatureDistillation(average_over="teachers"), per_sample=True),
+        Term("keep", 0.9, RelationalDistillation(within_domain=True, chunk=1), previous=True, by_rows=True),
+        Term("scores", 0.2, Scores()),
+    ]
+    outputs = cast(Any, student).outputs
+    projections = {
+        "wide": TeacherProjection(make_heads(outputs, {"image": 32, "text": 32}, shared_towers=True)),
+        "rare": TeacherProjection(
+            make_heads(outputs, {"image": 24, "text": 24}, shared_towers=False),
+            norms={"image": TargetNorm(24, "unit")},
+        ),
+        PREVIOUS: TeacherProjection(norms={"text": TargetNorm(outputs["text"], "unit")}),
+    }
+    return DistillTask(student, projections, terms, pull=0.01, micro_batches=MicroBatches(size))
+
+
+class Scores(nn.Module):
+    """A loss of the whole batch, with a parameter, that reads a teacher's images only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, batch: LossInput) -> Tensor:
+        total = torch.pdist(batch.student["image"]).mean()
+        for view in batch.teachers:
+            assert len(view.weight) == len(view.target["image"]) == len(view.student["image"])
+            scores = self.scale * F.normalize(view.student["image"], dim=-1) @ F.normalize(view.target["image"]).T
+            rows = F.cross_entropy(scores, torch.arange(len(scores)), reduction="none")
+            total = total + (rows * view.weight).sum() / view.weight.sum().clamp(min=1)
+        return total
+
+
+def pair_batch(step: int, inputs: Mapping[str, tuple[int, ...]], size: int = BATCH) -> dict[str, Any]:
+    """The teacher ``rare`` covers samples of one rank, every fourth step none."""
+    generator = torch.Generator().manual_seed(step)
+
+    def rows(*shape: int) -> Tensor:
+        return torch.randn(size, *shape, generator=generator)
+
+    weights = {name: torch.rand(size, generator=generator) for name in ("wide", "rare", PREVIOUS)}
+    weights["wide"][1::3] = 0
+    weights["rare"] *= torch.arange(size) // (size // WORLD) == step % WORLD - 1
+    widths = {"wide": 32, "rare": 24, PREVIOUS: next(iter(inputs.values()))[-1] if "image" in inputs else 16}
+    said = torch.rand(size, generator=generator)
+    said[step % size] = 0
+    return {
+        "inputs": {name: rows(*shape) for name, shape in inputs.items()},
+        "targets": {
+            name: {signal: torch.where(weights[name][:, None] > 0, rows(width), 0) for signal in ("image", "text")}
+            for name, width in widths.items()
+        },
+        "weights": weights,
+        "domain": torch.arange(size) % 3,
+        "captions": CaptionView(said, torch.arange(size) * 2 // 3),
+    }
+
+
+def shard(batch: dict[str, Any], rank: int) -> dict[str, Any]:
+    share = len(batch["domain"]) // WORLD
+    for part in (batch["inputs"], *batch["targets"].values()):
+        part |= {name: x[rank * share :][:share] for name, x in part.items()}
+    return batch
+
+
+TOY = {"pixels": (3, SIDE, SIDE), "letters": (LETTERS,)}
+
+
+def in_double(batch: dict[str, Any]) -> dict[str, Any]:
+    def change(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x.double() if x.is_floating_point() else x
+        if isinstance(x, CaptionView):
+            return CaptionView(x.weight.double(), x.text)
+        return {name: change(part) for name, part in x.items()}
+
+    return {name: change(x) for name, x in batch.items()}
+
+
+def train(precision: torch.dtype, rank: int | None = None) -> dict[str, Tensor]:
+    """The curve and the weights of a short run; in micro-batches of one from the middle on."""
+    torch.manual_seed(1)
+    task = pair_task(ToyEncoder()).to(precision)
+    model = task if rank is None else nn.parallel.DistributedDataParallel(task, find_unused_parameters=True)
+    optimizer, curve = make_optimizer(task, SETTINGS), []
+    for number in range(STEPS[precision]):
+        batch = pair_batch(number, TOY)
+        batch = in_double(batch) if precision == torch.float64 else batch
+        task.micro_batches = MicroBatches(1 if number >= 15 else None)
+        found = model(**(batch if rank is None else shard(batch, rank)))
+        optimizer.zero_grad()
+        found["loss"].backward()
+        optimizer.step()
+        curve.append(torch.stack([value.detach() for value in found.values()]))
+    return {"curve": torch.stack(curve), **{name: x.detach() for name, x in task.named_parameters()}}
+
+
+class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
+    """Counts by torch's formulas; torch's own ``FlopCounterMode`` follows modules too, and stops at autograd.grad."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def loss_flops(rank: int | None = None) -> int:
+    """Of the losses that ranks share, forward and backward."""
+    task = pair_task(Rows())
+    task.terms = task.terms[:-1]
+    batch = pair_batch(1, {"image": (24,), "text": (24,)}, size=32)
+    with Flops() as counter:  # type: ignore[no-untyped-call]  # torch's
+        task(**(batch if rank is None else shard(batch, rank)))["loss"].backward()
+    return int(counter.total)
+
+
 def _worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/barrier", rank=rank, world_size=WORLD)
     torch.set_num_threads(1)
     model = nn.parallel.DistributedDataParallel(make_task(), find_unused_parameters=True)
-    share, found = BATCH // WORLD, []
-    assert model.module.local_teachers == {PREVIOUS}, "a loss of the whole batch reads the other teacher"
+    found = []
     for lengths in LENGTHS:
-        batch = make_batch(lengths)
-        for part in (batch["inputs"], batch["targets"][PREVIOUS]):
-            part |= {name: x[rank * share :][:share] for name, x in part.items()}
-        found.append(step(model, batch))
-        assert cast(Counted, model.module.losses[0]).seen == share
-    torch.save(found, f"{folder}/{rank}")
+        found.append(step(model, shard(make_batch(lengths), rank)))
+        assert cast(Counted, model.module.losses[0]).seen == BATCH // WORLD
+    runs = {str(precision): train(precision, rank) for precision in STEPS}
+    torch.save({"answers": found, "runs": runs, "flops": loss_flops(rank)}, f"{folder}/{rank}")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def test_each_process_computes_its_own_samples_and_the_gradients_are_those_of_one(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(str(tmp_path),), nprocs=WORLD)  # type: ignore[attr-defined,no-untyped-call]
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of four processes found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(_worker, args=(str(folder),), nprocs=WORLD)  # type: ignore[attr-defined,no-untyped-call]
+    return [torch.load(folder / str(rank), weights_only=True) for rank in range(WORLD)]
+
+
+def test_each_process_computes_its_own_answers_and_the_gradients_are_those_of_one(ranks: list[dict[str, Any]]) -> None:
     task = make_task()
     for number, lengths in enumerate(LENGTHS):
         expected = step(task, make_batch(lengths))
-        for rank in range(WORLD):
-            found = torch.load(tmp_path / str(rank), weights_only=True)[number]
+        for rank, parts in enumerate(ranks):
+            found = parts["answers"][number]
             assert found.keys() == expected.keys()
             for name, x in expected.items():
                 torch.testing.assert_close(found[name], x, rtol=1e-5, atol=1e-7, msg=f"{name}, process {rank}")
+
+
+def test_four_processes_train_the_student_of_one(ranks: list[dict[str, Any]]) -> None:
+    """All terms, the learnable scales, heads and student; teachers that most ranks have no sample of."""
+    expected = train(torch.float64)
+    for parts in ranks:
+        found = parts["runs"]["torch.float64"]
+        for name, x in expected.items():
+            torch.testing.assert_close(found[name], x, rtol=1e-9, atol=1e-9, msg=name)
+    curve = train(torch.float32)["curve"]
+    torch.testing.assert_close(ranks[0]["runs"]["torch.float32"]["curve"], curve, rtol=1e-4, atol=1e-4)
+
+
+def test_four_processes_share_the_work_of_the_losses(ranks: list[dict[str, Any]]) -> None:
+    alone = loss_flops()
+    for parts in ranks:
+        assert parts["flops"] <= 0.3 * alone, (parts["flops"], alone)

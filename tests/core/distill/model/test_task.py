@@ -1,16 +1,12 @@
-"""The task: every parameter is trained and saved; gradients do not depend on the number of processes."""
+"""The task: every parameter is trained and saved."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +14,6 @@ from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import LossInput
 from kdkit.core.distill.loop.checkpoint import load_task_tensors, task_tensors
 from kdkit.core.distill.loop.train import learning_rate, make_optimizer
-from kdkit.core.distill.model.micro_batches import MicroBatches
 from kdkit.core.distill.model.projection import TeacherProjection, make_heads
 from kdkit.core.distill.model.task import DistillTask, Term
 from kdkit.core.distill.plan.types import PREVIOUS, TrainSettings
@@ -83,7 +78,7 @@ def make_task(pull: float = 0.0) -> DistillTask:
     return DistillTask(student, projections, terms, pull=pull)
 
 
-def make_batch(size: int = 8) -> dict[str, dict[str, Tensor] | dict[str, dict[str, Tensor]] | Tensor]:
+def make_batch(size: int = 8) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     weight = torch.rand(size, generator=generator)
     widths = {"a.b": 9, "values": 4, "rigid": 7, PREVIOUS: 6}
@@ -140,36 +135,6 @@ def test_pull_is_the_squared_distance_to_the_start() -> None:
             parameter.add_(0.5)
     count = sum(p.numel() for p in task.student.parameters())
     assert task(**make_batch())["pull"].item() == pytest.approx(0.25 * count, rel=1e-5)
-
-
-def _worker(rank: int, world: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/barrier", rank=rank, world_size=world)
-    torch.set_num_threads(1)
-    model = nn.parallel.DistributedDataParallel(make_task(), find_unused_parameters=True)
-    batch = make_batch()
-    share = len(cast(Tensor, batch["domain"])) // world
-    inputs = cast(Mapping[str, Tensor], batch["inputs"])
-    mine = {name: x[rank * share : (rank + 1) * share] for name, x in inputs.items()}
-    for size in (None, 3):
-        model.zero_grad()
-        model.module.micro_batches = MicroBatches(size)
-        model(**{**batch, "inputs": mine})["loss"].backward()
-        if rank == 0:
-            torch.save(gradients(cast(DistillTask, model.module)), f"{folder}/gradients-{size}")
-    dist.barrier()  # the group of one that is still at work must not be gone
-    dist.destroy_process_group()
-
-
-def test_two_processes_give_the_gradients_of_one_also_in_micro_batches(tmp_path: Path) -> None:
-    alone = copy.deepcopy(make_task())
-    alone(**make_batch())["loss"].backward()
-    mp.spawn(_worker, args=(2, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
-    expected = gradients(alone)
-    for size in (None, 3):
-        together = torch.load(tmp_path / f"gradients-{size}", weights_only=True)
-        assert expected.keys() == together.keys()
-        for name, gradient in expected.items():
-            torch.testing.assert_close(together[name], gradient, rtol=1e-5, atol=1e-7, msg=f"{name}, {size}")
 
 
 def test_learning_rate_rises_and_falls() -> None:
