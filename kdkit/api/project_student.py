@@ -76,6 +76,7 @@ class StudentMethods(OpenedProject):
         restart: bool = False,
         precision: str = "no",
         cpu: bool = False,
+        shard: bool = False,
         checkpoint_every: float = 60.0,
         track: Sequence[str] = (),
         continued: bool = False,
@@ -93,6 +94,7 @@ class StudentMethods(OpenedProject):
             restart: discard an interrupted run of this plan.
             precision: ``no`` (float32) or ``bf16``.
             cpu: use the CPU even if there is a GPU.
+            shard: shard weights and optimizer states over the processes (FSDP2).
             checkpoint_every: seconds between checkpoints.
             track: trackers that receive the loss curve: ``tensorboard``, ``trackio``, ``wandb``, ``mlflow``.
             continued: train the current version on all samples, with the recipe's own length and rate
@@ -118,6 +120,7 @@ class StudentMethods(OpenedProject):
             restart=restart,
             precision=precision,
             cpu=cpu,
+            shard=shard,
             checkpoint_seconds=checkpoint_every,
             track=tuple(track),
             continued=continued,

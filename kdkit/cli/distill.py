@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kdkit.cli import console
+from kdkit.cli.processes import run_in_processes
 from kdkit.core.base.errors import ExitCode
 
 
@@ -67,6 +68,13 @@ def distill(
     restart: Annotated[bool, typer.Option("--restart", help="Discard an interrupted run of this plan.")] = False,
     precision: Annotated[str, typer.Option(help="no (float32) or bf16.")] = "no",
     cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")] = False,
+    gpus: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Train in N processes, one per GPU; with --cpu, N on the CPU."),
+    ] = None,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Shard weights and optimizer over the processes (FSDP2), to save memory.")
+    ] = False,
     checkpoint_every: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.0, help="Seconds between checkpoints.")
     ] = 60.0,
@@ -92,9 +100,12 @@ def distill(
     version is refused and the command exits with 1. An interrupted run resumes with the same command. The stages of a
     recipe run one after the other.
     """
-    project = console.project(folder)
     if not restart:
         console.resumable()
+    if gpus is not None and not dry_run:
+        run_in_processes(gpus, cpu=cpu)
+        return
+    project = console.project(folder)
     if dry_run:
         plan = project.plan(
             incremental=incremental,
@@ -115,6 +126,7 @@ def distill(
         restart=restart,
         precision=precision,
         cpu=cpu,
+        shard=shard,
         checkpoint_every=checkpoint_every,
         track=track or (),
         continued=continued,

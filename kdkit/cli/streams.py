@@ -90,6 +90,11 @@ def data_stream() -> TextIO:
     return _data or sys.stdout
 
 
+def lend_stdout() -> None:
+    """Processes that are started from here on inherit the command's stdout: they print its data."""
+    os.dup2(data_stream().fileno(), 1)
+
+
 def drop_data() -> None:
     """Send what is still buffered, and everything later, to the null device."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), data_stream().fileno())

@@ -119,20 +119,20 @@ def test_a_second_command_on_a_busy_project_is_refused(toy: Cli) -> None:
     assert "4242" in found.stderr
 
 
-def test_torchrun_with_two_processes_trains_the_student_of_one(toy: Cli) -> None:
+def test_two_processes_train_the_student_of_one(toy: Cli) -> None:
     assert toy("distill", "--cpu").code == 0
-    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-    both = toy.python(*launch, "-m", "kdkit", "distill", "--restart", "--json", env={"CUDA_VISIBLE_DEVICES": ""})
+    both = toy("distill", "--gpus", "2", "--cpu", "--restart", "--json")
     assert both.code == 0, both.stderr[-3000:]
     assert both.json["version"] == "v2"  # one process prints
-    assert toy("versions", "show").json["training"]["machine"]["processes"] == 2
+    machine = toy("versions", "show").json["training"]["machine"]
+    assert (machine["processes"], machine["strategy"]) == (2, "ddp")
     one, two = (weights(toy.folder, name) for name in ("v1", "v2"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_two_processes_repair_the_student_as_one(toy: Cli) -> None:
-    """One judges, both rehearse."""
+    """One judges, both rehearse; their weights are sharded."""
     unbalanced = "replay: 0.02, oversample: 9, steps: 0.5, repair: {interpolate: [], rehearse: 0.5}"
     (toy.folder / "toy.yaml").write_text(RECIPE.replace("replay: 0.5, steps: 0.5", unbalanced))
     assert toy("distill", "--cpu").code == 0
@@ -142,8 +142,9 @@ def test_two_processes_repair_the_student_as_one(toy: Cli) -> None:
     assert toy("rollback").code == 0
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     words = ["-m", "kdkit", "distill", "--incremental", "--restart", "--json"]
-    both = toy.python(*launch, *words, env={"CUDA_VISIBLE_DEVICES": ""})
+    both = toy.python(*launch, *words, env={"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_FSDP": "true"})
     assert both.code == 0, both.stderr[-3000:]
+    assert toy("versions", "show").json["training"]["machine"]["strategy"] == "fsdp2"
     two = both.json
     assert (one["version"], two["version"], two["promoted"], two["repair"]["kept"]) == ("v2", "v3", True, 1)
     assert two["repair"] | {"seconds": 0} == one["repair"] | {"seconds": 0}

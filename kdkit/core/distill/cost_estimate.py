@@ -213,7 +213,7 @@ class _NoCheckpoints(Checkpoints):
     def require_space(self, *_: Any, **__: Any) -> None:
         pass
 
-    def save(self, *_: Any) -> None:
+    def save(self, *_: Any, **__: Any) -> None:
         pass
 
 

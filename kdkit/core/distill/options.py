@@ -18,6 +18,7 @@ class Options:
         precision: one of :data:`~kdkit.core.distill.loop.accelerator.PRECISIONS`.
         cpu: use the CPU even if there is a GPU.
         checkpoint_seconds: time between checkpoints.
+        shard: shard weights and optimizer states over the processes (FSDP2). A launcher's own choice counts too.
         track: trackers that receive the loss curve, see :mod:`kdkit.core.distill.loop.tracking`.
     """
 
@@ -29,6 +30,7 @@ class Options:
     cpu: bool = False
     checkpoint_seconds: float = 60.0
     track: tuple[str, ...] = ()
+    shard: bool = False
     continued: bool = False
     stage: int | None = None
 

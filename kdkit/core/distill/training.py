@@ -84,18 +84,22 @@ def train_plan(
                 checkpoints=Checkpoints(folder),
                 reporter=reporter,
                 on_point=on_point,
+                sharded=options.shard,
             )
         if kept < 1:
             own = {name: x for name, x in start.items() if name.startswith("student.")}
             load_task_tensors(made.task, interpolate(own, save_state(made.task), kept))
         corrections = corrected.summarize() if corrected else None
+        machine = replace(machine, strategy=progress.strategy)
         run = TrainedRun(
             plan, inventory, parent, made.task, progress, machine, corrections, after=after, earlier=earlier
         )
         if part is None:
             return run
         seconds = options.checkpoint_seconds
-        rehearsal = Rehearsal(plan, made, inventory.index, accelerator, folder, seconds, reporter, corrected)
+        rehearsal = Rehearsal(
+            plan, made, inventory.index, accelerator, folder, seconds, reporter, corrected, options.shard
+        )
         if after is not None and parent is not None:
             start = {**start, **_student_tensors(project, parent)}
         with keeping_the_student(reporter):

@@ -12,12 +12,14 @@ from kdkit.core.project.recipe import PreviousPart
 
 @dataclass(frozen=True)
 class Machine(JsonRecord):
-    """Where the run was trained; ``building_seconds`` is the time before the first step."""
+    """Where the run was trained; ``building_seconds`` is the time before the first step. ``strategy`` is what the
+    processes did, as found in the model: ``one process``, ``ddp`` or ``fsdp2``."""
 
     processes: int
     device: str
     precision: str
     building_seconds: float
+    strategy: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from kdkit.core.base.result import format_size
 from kdkit.core.distill import cost_estimate
 from kdkit.core.distill.cost_estimate import dry_run, memory_bytes, version_bytes
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress, checkpoint_bytes
-from kdkit.core.distill.loop.train import make_optimizer
+from kdkit.core.distill.loop.optimizer import make_optimizer
 from kdkit.core.distill.model.previous_version import LABEL
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.run import distill

@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 PRECISIONS = ("no", "bf16")
 """Precision of the student's forward pass; ``no`` is float32. (float16 would need its loss scale in checkpoints.)"""
 _SHARDED = {
-    "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration",
+}
+_FSDP = "ACCELERATE_USE_FSDP"
+_FSDP_SETTINGS = {
+    "FSDP_OFFLOAD_PARAMS": "set fsdp_offload_params: false; optimizer.micro_batch saves memory",
+    "FSDP_ACTIVATION_CHECKPOINTING": "set it to false; optimizer.micro_batch, or gradient_checkpointing of the student",
+    "FSDP_SHARDING_STRATEGY": "choose FULL_SHARD: weights are sharded over all processes",
 }
 
 
@@ -39,6 +44,7 @@ def make_accelerator(precision: str, *, cpu: bool) -> Accelerator:
             fix=did_you_mean(precision, PRECISIONS),
         )
     _check_launcher_settings(precision)
+    os.environ.pop(_FSDP, None)  # see launcher_shards
     import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -60,6 +66,25 @@ def make_accelerator(precision: str, *, cpu: bool) -> Accelerator:
     return accelerator
 
 
+def launcher_shards() -> bool:
+    """Whether ``accelerate launch`` asks for FSDP. Accelerate itself gets no such wish: on a CPU it would drop it.
+
+    Raises:
+        KdkitError: settings of FSDP that a run cannot follow.
+    """
+    if os.environ.pop(_FSDP, "").lower() not in ("true", "1"):
+        return False
+    for variable, fix in _FSDP_SETTINGS.items():
+        if os.environ.get(variable, "").lower() in ("true", "1", "hybrid_shard", "hybrid_shard_zero2"):
+            raise KdkitError(
+                "KD-DIST-404",
+                f"{os.environ[variable]} is not supported with FSDP",
+                where=variable,
+                fix=fix,
+            )
+    return True
+
+
 def _check_launcher_settings(precision: str) -> None:
     """Refuse settings of accelerate's launcher that would change the run or be ignored."""
     for variable, name in _SHARDED.items():
@@ -68,9 +93,8 @@ def _check_launcher_settings(precision: str) -> None:
                 "KD-DIST-012",
                 f"{name} is not supported",
                 where=variable,
-                why="each process holds the whole student; only batches are sharded",
-                fix="use plain data parallelism (torchrun, or accelerate's multi-GPU); LoRA, gradient "
-                "checkpointing, optimizer.micro_batch and --precision bf16 save memory",
+                fix="use torchrun or accelerate's multi-GPU, with --shard for sharded weights (FSDP2); LoRA, "
+                "gradient checkpointing, optimizer.micro_batch and --precision bf16 save memory too",
             )
     mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if mixed not in ("no", precision):

@@ -23,6 +23,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import format_size
 from kdkit.core.base.tensors import read_tensors
 from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.distill.loop.sharding import full_tensor, sharded_like
 
 KEEP = 2
 """Checkpoints in a run's folder: a damaged newest one leaves the one before."""
@@ -32,11 +33,12 @@ SPARE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Progress:
-    """Steps done, seconds of training, and the loss curve so far."""
+    """Steps done, seconds of training, the loss curve so far, and what the ranks did (not part of a checkpoint)."""
 
     step: int
     seconds: float
     log: list[dict[str, float]]
+    strategy: str = ""
 
 
 class Checkpoints:
@@ -54,13 +56,21 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         progress: Progress,
         average: nn.Module | None = None,
+        *,
+        write: bool = True,
     ) -> None:
-        """Write a checkpoint, with the moving average of the weights if there is one; keep the newest two."""
+        """Write a checkpoint, with the moving average of the weights if there is one; keep the newest two.
+
+        Sharded weights are gathered: all ranks call it, and only the one with ``write`` gets and writes them.
+        """
+        tensors = {"task": changing_tensors(task), "optimizer": _flatten(optimizer)}
+        if average is not None:
+            tensors["average"] = changing_tensors(average)
+        if not write:
+            return
         with new_folder(self.folder / f"step-{progress.step:08d}", replace=True) as draft:
-            save_file(changing_tensors(task), draft / "task.safetensors")
-            save_file(_flatten(optimizer), draft / "optimizer.safetensors")
-            if average is not None:
-                save_file(changing_tensors(average), draft / "average.safetensors")
+            for name, part in tensors.items():
+                save_file(part, draft / f"{name}.safetensors")
             body = {"step": progress.step, "seconds": progress.seconds, "log": progress.log}
             (draft / "progress.json").write_text(json.dumps(body), encoding="utf-8")
         for old in self._all()[:-KEEP]:
@@ -165,7 +175,7 @@ def task_tensors(task: nn.Module) -> dict[str, Tensor]:
     for name, tensor in task.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            out[name] = tensor.detach().cpu().contiguous()
+            out[name] = full_tensor(tensor).contiguous()
     return out
 
 
@@ -210,7 +220,8 @@ def load_task_tensors(task: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     first: dict[int, str] = {}
     aliases = {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
     kept = {name: state[name] for name in _frozen(task)}
-    task.load_state_dict(kept | {name: tensors[aliases[name]] for name in state if aliases[name] in tensors})
+    given = {name: sharded_like(tensors[aliases[name]], x) for name, x in state.items() if aliases[name] in tensors}
+    task.load_state_dict(kept | given)
     extra = set(tensors) - set(state)
     if extra:
         raise RuntimeError(f"unexpected tensors: {', '.join(sorted(extra)[:3])}")
@@ -219,7 +230,7 @@ def load_task_tensors(task: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
-        f"{number}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        f"{number}/{key}": full_tensor(torch.as_tensor(value)).contiguous()
         for number, values in state.items()
         for key, value in values.items()
     }
@@ -227,7 +238,8 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
         number, key = name.split("/")
-        state.setdefault(int(number), {})[key] = tensor
+        state.setdefault(int(number), {})[key] = sharded_like(tensor, parameters[int(number)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -16,6 +16,23 @@ from kdkit.core.distill.loop.distributed import get_world_size
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
+class RanksAgree:
+    """Whether a rank says yes, asked at every step. The answer comes a step later, so that no GPU waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sent: torch.Tensor | None = None
+
+    def __call__(self, mine: bool) -> bool:
+        before, self._sent = self._sent, torch.tensor(float(mine), device=self._device)
+        dist.all_reduce(self._sent, op=dist.ReduceOp.MAX)
+        return before is not None and bool(before.item())
+
+    def forget(self) -> None:
+        """The answer to the last question is no."""
+        self._sent = None
+
+
 class StopRequest:
     """Whether the run shall stop after this step; all ranks give the same answer.
 
@@ -25,16 +42,11 @@ class StopRequest:
 
     def __init__(self, device: torch.device) -> None:
         self.signals: tuple[int, ...] = ()
-        self._device = device
-        self._sent: torch.Tensor | None = None
+        self._agree = RanksAgree(device)
 
     def requested(self) -> bool:
-        """Ask once per step. With several ranks the answer comes a step later, so that no GPU waits for it."""
-        if get_world_size() == 1:
-            return bool(self.signals)
-        before, self._sent = self._sent, torch.tensor(float(bool(self.signals)), device=self._device)
-        dist.all_reduce(self._sent, op=dist.ReduceOp.MAX)
-        return before is not None and bool(before.item())
+        """Ask once per step."""
+        return bool(self.signals) if get_world_size() == 1 else self._agree(bool(self.signals))
 
 
 @contextmanager

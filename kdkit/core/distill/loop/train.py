@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.system_errors import is_out_of_memory
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress
-from kdkit.core.distill.loop.interruption import stop_requests
+from kdkit.core.distill.loop.interruption import RanksAgree, stop_requests
+from kdkit.core.distill.loop.parallel import Training
 from kdkit.core.distill.plan.types import TrainSettings
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def train(
     checkpoints: Checkpoints,
     reporter: Reporter,
     on_point: Callable[[Mapping[str, float]], None] | None = None,
+    sharded: bool = False,
 ) -> Progress:
     """Train ``task`` in place, from its newest checkpoint if there is one.
 
@@ -69,6 +70,7 @@ def train(
 
     Args:
         on_point: receives each logged point on the main process: ``step``, ``loss`` and its terms.
+        sharded: with several processes, shard weights and optimizer states over them (FSDP2).
 
     Raises:
         KdkitError: the loss is not a number (names the terms); no memory is left; the disk has no room for a
@@ -104,16 +106,16 @@ def train(
         >>> progress.step, bool(task.x.abs().max() < 0.01)
         (200, True)
     """
-    optimizer: Any
-    model, optimizer = accelerator.prepare(task, make_optimizer(task, settings))
-    average = _moving_average(task, settings.ema)
-    reached = checkpoints.restore(task, optimizer, average, reporter) or Progress(0, 0.0, [])
+    training = Training(task, settings, accelerator, sharded=sharded)
+    optimizer, average = training.optimizer, training.average
+    reached = checkpoints.restore(training.task, optimizer, average, reporter) or Progress(0, 0.0, [])
     if reached.step:
         reporter.say(f"continuing at step {reached.step} of {settings.steps}")
     if reached.step < settings.steps and accelerator.is_main_process:
         checkpoints.require_space(task, averaged=average is not None, reporter=reporter)
-    model.train()
+    training.model.train()
     clock = _Clock(reached, settings.checkpoint_seconds)
+    time_is_up = RanksAgree(accelerator.device) if training.sharded else None
     log = list(reached.log)
     with stop_requests(accelerator.device) as stop:
         for step, batch in loader.batches(reached.step):
@@ -121,45 +123,38 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             with _memory_errors(step):
-                parts = model(**batch.to(accelerator.device))
-                accelerator.backward(parts["loss"])
+                parts = training.forward(batch.to(accelerator.device))
+                training.backward(parts["loss"])
             if settings.clip_norm:
-                accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
+                training.clip(settings.clip_norm)
             last, stopping = step + 1 == settings.steps, stop.requested()
-            due = clock.due() or stopping or last or step + 1 in loader.pauses
+            up = clock.due() if time_is_up is None else time_is_up(clock.due() and accelerator.is_main_process)
+            due = up or stopping or last or step + 1 in loader.pauses
             if due or _is_logged(step, settings.steps) or accelerator.device.type == "cpu":
                 _check_finite(parts, step)  # synchronizes the device, so not at every step of a GPU
             optimizer.step()
-            if isinstance(task, Constrained):
-                task.constrain()
+            if isinstance(training.task, Constrained):
+                training.task.constrain()
             optimizer.zero_grad(set_to_none=True)
             if average is not None:
-                average.update_parameters(task)
+                average.update_parameters(training.task)
             if _is_logged(step, settings.steps):
                 log.append(_log_point(step, parts))
                 if on_point is not None and accelerator.is_main_process:
                     on_point(log[-1])
                 reporter.progress("distill", step + 1, settings.steps, _format_point(log[-1]))
-            if due and accelerator.is_main_process:
-                checkpoints.save(task, optimizer, Progress(step + 1, clock.seconds(), log), average)
+            if due and (accelerator.is_main_process or training.sharded):
+                progress = Progress(step + 1, clock.seconds(), log)
+                checkpoints.save(training.task, optimizer, progress, average, write=accelerator.is_main_process)
                 clock.restart()
+                if time_is_up is not None:
+                    time_is_up.forget()
             if stopping:
                 raise KeyboardInterrupt(*stop.signals)
         if stop.requested():  # during the last step
             raise KeyboardInterrupt(*stop.signals)
-    if average is not None:
-        task.load_state_dict(average.module.state_dict())
-    return Progress(settings.steps, clock.seconds(), log)
-
-
-def make_optimizer(task: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW over every trainable parameter; no weight decay on vectors and scalars (norms, biases, scales)."""
-    trainable = [p for p in task.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas)
+    training.finish()
+    return Progress(settings.steps, clock.seconds(), log, training.strategy)
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -180,12 +175,6 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
         return settings.lr
     done = (step - rise) / max(1.0, settings.steps - rise)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _moving_average(task: nn.Module, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
-    return AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]  # torch's
 
 
 def _is_logged(step: int, steps: int) -> bool:

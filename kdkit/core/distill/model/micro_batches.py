@@ -51,6 +51,9 @@ class MicroBatches:
     def __init__(self, size: int | Literal["auto"] | None = None, reporter: Reporter | None = None) -> None:
         self._size, self._reporter = size, reporter or Silent()
 
+    def __deepcopy__(self, _: object) -> MicroBatches:
+        return self  # copies of a task share the size, and a reporter cannot be copied
+
     @property
     def splits(self) -> bool:
         """Whether a batch may be split."""

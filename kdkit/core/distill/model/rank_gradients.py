@@ -74,6 +74,8 @@ def losses_over_ranks(
     losses: Callable[[GatheredOutputs], Sequence[Tensor]],
     weights: Sequence[float],
     shared: Sequence[bool],
+    *,
+    uniform: bool = False,
 ) -> tuple[Tensor, list[Tensor]]:
     """The weighted sum of losses (), and the value () of each, of the global batch; a collective call.
 
@@ -85,6 +87,7 @@ def losses_over_ranks(
         losses: their values on this rank.
         weights: of the losses.
         shared: whether a loss's value is the sum over ranks.
+        uniform: a tensor that has a gradient on one rank gets one on all, as FSDP requires.
     """
     gathered = GatheredOutputs(outputs)
     values = list(losses(gathered))
@@ -99,9 +102,20 @@ def losses_over_ranks(
     leaves, trained = gathered.leaves, [p for p in parameters if p.requires_grad]
     found = torch.autograd.grad(objective, [*leaves.values(), *trained], allow_unused=True)
     by_output = gathered.gradients(dict(zip(leaves, found, strict=False)))
-    used = [(p, g) for p, g in zip(trained, found[len(leaves) :], strict=True) if g is not None]
-    inputs = [*(outputs[name] for name in by_output), *(p for p, _ in used)]
-    return cast(Tensor, _WithGradients.apply(total, [*by_output.values(), *(g for _, g in used)], *inputs)), totals
+    trainable = [(x, by_output.get(name)) for name, x in outputs.items() if x.requires_grad]
+    trainable += zip(trained, found[len(leaves) :], strict=True)
+    if uniform:
+        trainable = _uniform(trainable)
+    used = [(x, gradient) for x, gradient in trainable if gradient is not None]
+    return cast(Tensor, _WithGradients.apply(total, [g for _, g in used], *(x for x, _ in used))), totals
+
+
+def _uniform(pairs: Sequence[tuple[Tensor, Tensor | None]]) -> list[tuple[Tensor, Tensor | None]]:
+    """Zeros for gradients that other ranks have; a collective call."""
+    present = all_reduce_sum(torch.tensor([float(g is not None) for _, g in pairs], device=pairs[0][0].device))
+    return [
+        (x, torch.zeros_like(x) if g is None and n else g) for (x, g), n in zip(pairs, present.tolist(), strict=True)
+    ]
 
 
 class _WithGradients(torch.autograd.Function):

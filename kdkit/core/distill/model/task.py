@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import CaptionView, Loss
 from kdkit.core.distill.loop.distributed import gather_rows, get_world_size, own_rows, to_float32
+from kdkit.core.distill.loop.sharding import is_sharded
 from kdkit.core.distill.model.altered_inputs import AlteredInputs
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
 from kdkit.core.distill.model.loss_inputs import LossInputs, Share, Targets
@@ -188,7 +189,7 @@ class DistillTask(nn.Module):
 
         parameters = [*self.projections.parameters(), *self.losses.parameters()]
         weights, shared = [t.weight for t in self.terms], [t.share != "whole" for t in self.terms]
-        return losses_over_ranks(outputs, parameters, compute, weights, shared)
+        return losses_over_ranks(outputs, parameters, compute, weights, shared, uniform=is_sharded(self))
 
     def _values(
         self,

@@ -21,6 +21,7 @@ from kdkit.core.features.extract.refusals import find_refusals, refusal_error
 
 if TYPE_CHECKING:
     from kdkit.core.distill.plan.inventory import TeachingInventory
+    from kdkit.core.distill.plan.types import Plan
     from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.recipe import Recipe
     from kdkit.core.teachers import OpenTeacher
@@ -223,3 +224,27 @@ def _token_remedy(teacher: str) -> str:
         "use a recipe with 'uld' instead of these losses (it compares sorted probabilities), limit the teacher's "
         f"'domains', or use its pseudo-labels: kdkit pseudo-label --teacher {teacher}"
     )
+
+
+def require_shardable(plan: Plan) -> None:
+    """Check that the plan needs no whole weights during training.
+
+    Raises:
+        KdkitError: a part of the plan that reads or changes them.
+    """
+    whole = {
+        "increment.pull": plan.increments and plan.recipe.increment.pull > 0,
+        "frozen_energy": plan.previous.frozen_energy > 0,
+        "altered": plan.previous.altered > 0,
+        "correction": plan.correction is not None,
+        "on_policy": plan.on_policy is not None,
+    }
+    found = [name for name, used in whole.items() if used]
+    if found:
+        raise KdkitError(
+            "KD-DIST-405",
+            f"sharded weights do not work with {', '.join(found)} yet",
+            where="--shard",
+            why="it reads or changes whole weights during training",
+            fix="train without --shard, or remove it from the recipe",
+        )

@@ -51,6 +51,7 @@ class Rehearsal:
     checkpoint_seconds: float
     reporter: Reporter
     corrected: CorrectedDataLoader | None = None
+    sharded: bool = False
 
     def train(self, domains: Sequence[str], length: float) -> int:
         """Train on, from a checkpoint if there is one.
@@ -80,6 +81,7 @@ class Rehearsal:
             accelerator=self.accelerator,
             checkpoints=self.checkpoints(domains, steps),
             reporter=self.reporter,
+            sharded=self.sharded,
         )
         return steps
 

@@ -20,7 +20,6 @@ def test_ranks_wait_longer_than_a_day() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "precision", "id"),
     [
-        ("ACCELERATE_USE_FSDP", "true", "no", "KD-DIST-012"),
         ("ACCELERATE_USE_DEEPSPEED", "True", "no", "KD-DIST-012"),
         ("ACCELERATE_USE_MEGATRON_LM", "true", "no", "KD-DIST-012"),
         ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "no", "KD-DIST-012"),

@@ -25,7 +25,7 @@ from kdkit.core.distill.loop.checkpoint import (
     load_task_tensors,
     task_tensors,
 )
-from kdkit.core.distill.loop.train import make_optimizer
+from kdkit.core.distill.loop.optimizer import make_optimizer
 from kdkit.core.distill.model.task import DistillTask
 from tests.core.distill.model.test_task import SETTINGS, make_task
 from tests.errors import raises_error

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 
 from kdkit.core.contracts import CaptionView, LossInput
 from kdkit.core.contracts.token_signals import HIDDEN, compress
-from kdkit.core.distill.loop.train import make_optimizer
+from kdkit.core.distill.loop.optimizer import make_optimizer
 from kdkit.core.distill.model.micro_batches import MicroBatches
 from kdkit.core.distill.model.projection import TeacherProjection, make_heads
 from kdkit.core.distill.model.target_norm import TargetNorm

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import PlannedStage, dry_run
-from kdkit.core.distill.loop.train import make_optimizer
+from kdkit.core.distill.loop.optimizer import make_optimizer
 from kdkit.core.distill.model.frozen_directions import FrozenDirections
 from kdkit.core.distill.model.task import DistillTask
 from kdkit.core.distill.options import Options

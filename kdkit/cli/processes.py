@@ -1,0 +1,105 @@
+"""``--gpus N``: the same command in N processes of this machine, as ``torchrun -m kdkit`` starts it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+
+import typer
+
+from kdkit.cli import streams
+from kdkit.core.base.errors import ExitCode, KdkitError
+
+OPTION = "--gpus"
+
+
+def run_in_processes(count: int, *, cpu: bool) -> None:
+    """Run this process's command in ``count`` processes and wait for them; the first one prints.
+
+    If one fails, torch's launcher ends the others, and this process exits with the code of the first that failed.
+
+    Args:
+        cpu: the processes use the CPU.
+
+    Raises:
+        KdkitError: fewer GPUs; a launcher's own processes; a process that was killed.
+    """
+    if "WORLD_SIZE" in os.environ:
+        raise KdkitError(
+            "KD-DIST-400",
+            f"a launcher has started {os.environ['WORLD_SIZE']} processes already",
+            where=OPTION,
+            fix=f"remove {OPTION}, or run the command without torchrun or accelerate",
+            code=ExitCode.USAGE,
+        )
+    _require_gpus(count, cpu=cpu)
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say why they end
+    os.environ["PYTHONSAFEPATH"] = "1"  # as for the command itself: no file of the current folder is a library
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        monitor_interval=0.5,
+    )
+    streams.lend_stdout()
+    try:
+        elastic_launch(config, sys.executable)("-m", "kdkit", *without_option(sys.argv[1:]))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            raise _killed(rank, -failure.exitcode) from None
+        raise typer.Exit(failure.exitcode) from None
+
+
+def without_option(words: Sequence[str]) -> list[str]:
+    """The words of a command without ``--gpus N``.
+
+    Example:
+        >>> without_option(["distill", "--gpus", "2", "--cpu"])
+        ['distill', '--cpu']
+    """
+    left, skip = list[str](), False
+    for word in words:
+        if not skip and word != OPTION and not word.startswith(f"{OPTION}="):
+            left.append(word)
+        skip = word == OPTION
+    return left
+
+
+def _require_gpus(count: int, *, cpu: bool) -> None:
+    if cpu:
+        return
+    import torch
+
+    here = torch.cuda.device_count()
+    if here < count:
+        raise KdkitError(
+            "KD-DIST-401",
+            f"{count} GPUs are asked for, and torch finds {here}",
+            where=OPTION,
+            fix=f"choose {OPTION} 1 to {here}"
+            if here
+            else f"remove {OPTION}; with --cpu it starts processes on the CPU",
+            code=ExitCode.MISSING,
+        )
+
+
+def _killed(rank: int, number: int) -> KdkitError:
+    return KdkitError(
+        "KD-DIST-402",
+        f"process {rank} of this run was ended by signal {number}",
+        why="signal 9 usually means that the machine had no memory left" if number == 9 else "",
+        fix="the same command continues from the last checkpoint",
+        code=ExitCode.MISSING,
+    )
