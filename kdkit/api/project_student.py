@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kdkit.api.student import AnswerList, Distillation, DistillPlan
     from kdkit.api.versions import CurrentVersion, VersionList
     from kdkit.core.contracts import Student
+    from kdkit.core.distill.profiling import Profile
     from kdkit.core.distill.pseudo_labels.correct import CorrectionReport
     from kdkit.core.project.lineage import Lineage
 
@@ -165,6 +166,38 @@ class StudentMethods(OpenedProject):
         )
         with project.exclusive("kdkit distill"):
             return DistillPlan(dry_run(project, options, self.reporter))
+
+    def profile(
+        self,
+        *,
+        steps: int = 30,
+        incremental: bool = False,
+        recipe: str | None = None,
+        seed: int = 0,
+        precision: str = "no",
+        cpu: bool = False,
+    ) -> Profile | None:
+        """Where the time of a training step goes, and the one setting that would help most (``kdkit profile``).
+
+        A copy of the student is trained; missing features are extracted.
+
+        Args:
+            steps: training steps; the first two are not counted.
+
+        Returns:
+            The profile; None in all processes of a distributed run but the first.
+
+        Example:
+            >>> list(project.profile(steps=4).seconds)
+            ['data', 'forward', 'losses', 'backward', 'optimizer', 'sync']
+        """
+        from kdkit.core.distill.options import Options
+        from kdkit.core.distill.profiling import profile
+
+        project = self._open()
+        options = Options(incremental=incremental, recipe=recipe, seed=seed, precision=precision, cpu=cpu)
+        with project.exclusive("kdkit profile"):
+            return profile(project, options, steps, self.reporter)
 
     def versions(self) -> VersionList:
         """The versions of the student and the refused candidates.

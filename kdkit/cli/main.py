@@ -34,6 +34,7 @@ from kdkit.cli import (
     install,
     new_plugin,
     plugins,
+    profile,
     pull,
     push,
     recipes,
@@ -62,7 +63,7 @@ All commands: kdkit --help"""
 STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
     "Measure what they know": ("data", "features", "trust", "align", "pseudo-label"),
-    "Teach the student": ("recipes", "pretrain", "distill", "versions", "rollback"),
+    "Teach the student": ("recipes", "pretrain", "distill", "profile", "versions", "rollback"),
     "Use the student": (
         "evaluate",
         "report",
@@ -136,6 +137,7 @@ for module in (
     align,
     recipes,
     distill,
+    profile,
     versions,
     evaluate,
     suites,

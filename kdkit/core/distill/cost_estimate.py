@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import numpy as np
 from torch import nn
 
-from kdkit.core.base.atomic import draft_beside
 from kdkit.core.contracts import Reporter, Silent, Student
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
 from kdkit.core.distill.loop.checkpoint import (
     KEEP,
     SPARE_BYTES,
-    Checkpoints,
     checkpoint_bytes,
     space_warning,
     task_tensors,
     trained_bytes,
 )
-from kdkit.core.distill.loop.distributed import broadcast, peer_errors, require_same_plan
-from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.stored_inputs import stored_bytes
-from kdkit.core.distill.loop.train import train
-from kdkit.core.distill.model.build import Build, build
-from kdkit.core.distill.model.previous_version import FOLDER, LABEL
+from kdkit.core.distill.model.build import Build
+from kdkit.core.distill.model.previous_version import LABEL
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.prepare import Prepared, prepare
+from kdkit.core.distill.trial_steps import try_steps
 from kdkit.core.evaluation.answers import StudentAnswers
 from kdkit.core.teachers.initial_weights import require_initial_weights
 
@@ -140,31 +134,8 @@ def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator, *, m
     first = inventory.index.samples[int(plan.samples[0])]
     row_bytes = stored_bytes(cast(Student, prepared.student.student), first) if on_disk else 0
     few = min(TRIAL_STEPS, plan.settings.steps)
-    sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=few, seed=plan.settings.seed)
-    shown = np.unique(np.concatenate([sampler[step] for step in range(few)]))
     targets_timer, steps_timer = _Timer(LABEL), _Timer("distill")
-    with ExitStack() as own:  # several commands may measure at once
-        main = accelerator.is_main_process
-        scratch = broadcast(own.enter_context(draft_beside(state / FOLDER)) if main else Path())
-        made = build(
-            plan,
-            inventory,
-            prepared.student,
-            scratch=scratch,
-            reporter=targets_timer,
-            device=accelerator.device,
-            shown=shown,
-        )
-        train(
-            made.task,
-            made.dataloader(plan, sampler, accelerator),
-            dataclasses.replace(plan.settings, steps=few, ema=None),
-            accelerator=accelerator,
-            checkpoints=_NoCheckpoints(state / "no checkpoints"),
-            reporter=steps_timer,
-        )
-        accelerator.wait_for_everyone()  # all of them read the scratch
-    made.inputs.close()
+    made = try_steps(state, prepared, accelerator, few, targets=targets_timer, reporter=steps_timer)
     held = sum(teacher.nbytes for teacher in inventory.live.values())
     held += 0 if on_disk else made.inputs.expected_bytes(inventory.rows("train"))
     held += sum(part.nbytes for part in (made.task.frozen, made.task.altered) if part is not None)
@@ -205,16 +176,6 @@ def version_bytes(student: Student, task: nn.Module) -> int:
         student.save(Path(folder) / "student")
         own = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     return own + sum(tensor.nbytes for name, tensor in tensors.items() if not name.startswith("student."))
-
-
-class _NoCheckpoints(Checkpoints):
-    """The trial steps write nothing."""
-
-    def require_space(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def save(self, *_: Any, **__: Any) -> None:
-        pass
 
 
 def _correction_seconds(prepared: Prepared, made: Build, accelerator: Accelerator) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -17,6 +17,7 @@ from kdkit.core.contracts import Reporter
 from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress
 from kdkit.core.distill.loop.interruption import RanksAgree, stop_requests
 from kdkit.core.distill.loop.parallel import Training
+from kdkit.core.distill.loop.stopwatch import Stopwatch
 from kdkit.core.distill.plan.types import TrainSettings
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def train(
     reporter: Reporter,
     on_point: Callable[[Mapping[str, float]], None] | None = None,
     sharded: bool = False,
+    stopwatch: Stopwatch | None = None,
 ) -> Progress:
     """Train ``task`` in place, from its newest checkpoint if there is one.
 
@@ -71,6 +73,7 @@ def train(
     Args:
         on_point: receives each logged point on the main process: ``step``, ``loss`` and its terms.
         sharded: with several processes, shard weights and optimizer states over them (FSDP2).
+        stopwatch: measures the parts of each step, which makes them slower.
 
     Raises:
         KdkitError: the loss is not a number (names the terms); no memory is left; the disk has no room for a
@@ -117,27 +120,37 @@ def train(
     clock = _Clock(reached, settings.checkpoint_seconds)
     time_is_up = RanksAgree(accelerator.device) if training.sharded else None
     log = list(reached.log)
+    part = stopwatch.part if stopwatch is not None else lambda _: nullcontext()
+    batches = loader.batches(reached.step)
     with stop_requests(accelerator.device) as stop:
-        for step, batch in loader.batches(reached.step):
+        for step, batch in batches if stopwatch is None else stopwatch.steps_of(batches):
             torch.manual_seed(_step_seed(settings.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             with _memory_errors(step):
-                parts = training.forward(batch.to(accelerator.device))
-                training.backward(parts["loss"])
+                with part("data"):
+                    inputs = batch.to(accelerator.device)
+                with part("losses"):  # and the student's forward pass, which the stopwatch counts for itself
+                    parts = training.forward(inputs)
+                with part("backward"):
+                    training.backward(parts["loss"])
+            if stopwatch is not None:
+                stopwatch.wait_for_others()
             if settings.clip_norm:
-                training.clip(settings.clip_norm)
+                with part("optimizer"):
+                    training.clip(settings.clip_norm)
             last, stopping = step + 1 == settings.steps, stop.requested()
             up = clock.due() if time_is_up is None else time_is_up(clock.due() and accelerator.is_main_process)
             due = up or stopping or last or step + 1 in loader.pauses
             if due or _is_logged(step, settings.steps) or accelerator.device.type == "cpu":
                 _check_finite(parts, step)  # synchronizes the device, so not at every step of a GPU
-            optimizer.step()
-            if isinstance(training.task, Constrained):
-                training.task.constrain()
-            optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update_parameters(training.task)
+            with part("optimizer"):
+                optimizer.step()
+                if isinstance(training.task, Constrained):
+                    training.task.constrain()
+                optimizer.zero_grad(set_to_none=True)
+                if average is not None:
+                    average.update_parameters(training.task)
             if _is_logged(step, settings.steps):
                 log.append(_log_point(step, parts))
                 if on_point is not None and accelerator.is_main_process:
