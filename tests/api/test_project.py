@@ -182,6 +182,7 @@ ORDER = (
     "trust",
     "align",
     "plan",
+    "profile",
     "distill",
     "versions",
     "lineage",
