@@ -36,6 +36,7 @@ PROJECT = {
     "pseudo-label": "pseudo_label",
     "pretrain": "pretrain",
     "distill": "distill",
+    "profile": "profile",
     "versions": "versions",
     "versions show": "lineage",
     "versions promote": "promote",
