@@ -28,8 +28,8 @@ from PIL import Image
 from torch import nn
 
 from kdkit.core.contracts import Silent, Student
-from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.optimizer import make_optimizer
+from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.model.build import build
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.prepare import prepare
