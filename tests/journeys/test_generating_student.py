@@ -16,6 +16,7 @@ from kdkit.core.contracts import LoaderSpec, LossSpec, Silent, StudentSpec, Task
 from kdkit.core.contracts.specs import Spec
 from kdkit.core.data import load_index
 from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.dataloader import DistillDataLoader
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.options import Options
@@ -102,6 +103,7 @@ def test_a_generating_student_learns_from_stored_answers(tmp_path: Path) -> None
     accelerator = Accelerator(cpu=True)
     schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=plan.settings.steps, seed=0)
     feed = made.dataloader(plan, schedule, accelerator)
+    assert isinstance(feed, DistillDataLoader)
     targets = feed.make(0).targets["vlm"]
     assert (targets["answer"].dtype, targets["answer_ids"].dtype) == (torch.float16, torch.int32)
     progress = train(

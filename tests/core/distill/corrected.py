@@ -16,7 +16,7 @@ from kdkit.api.reporter import Lines
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.loop.accelerator import make_accelerator
-from kdkit.core.distill.loop.dataloader import DistillBatch
+from kdkit.core.distill.loop.dataloader import DistillBatch, DistillDataLoader
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.model.build import Build
 from kdkit.core.distill.options import Options
@@ -147,7 +147,9 @@ class Course:
         place, plan = at or make_accelerator(options.precision, cpu=options.cpu), self.prepared.plan
         self.steps = plan.settings.steps
         schedule = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=self.steps, seed=plan.settings.seed)
-        self.plain = self.built.dataloader(self.prepared.plan, schedule, place)
+        plain = self.built.dataloader(self.prepared.plan, schedule, place)
+        assert isinstance(plain, DistillDataLoader)
+        self.plain = plain
         self.loader = CorrectedDataLoader(
             project,
             plan,

@@ -22,6 +22,7 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill.correction.loader import update_corrections
 from kdkit.core.distill.cost_estimate import PlannedStage, dry_run
 from kdkit.core.distill.loop.accelerator import make_accelerator
+from kdkit.core.distill.loop.dataloader import DistillDataLoader
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.prepare import prepare
 from kdkit.core.distill.pseudo_labels.review import Review
@@ -190,7 +191,7 @@ def test_a_rehearsal_learns_from_the_latest_corrections(tmp_path: Path, endpoint
     accelerator = make_accelerator("no", cpu=True)
     rehearsal = Rehearsal(plan, course.built, index, accelerator, tmp_path, 60.0, Silent(), course.loader)
     loader = rehearsal.dataloader(["vqa/ct"], 12, seed=1)
-    assert loader is not None
+    assert isinstance(loader, DistillDataLoader)
     shown: list[tuple[str, float]] = []
     for _, batch in loader.batches(0):
         shown += zip(course.answers(batch), batch.weights["first"].tolist(), strict=True)
