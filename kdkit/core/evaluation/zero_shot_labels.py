@@ -20,13 +20,14 @@ from kdkit.core.base.templates import fill
 from kdkit.core.contracts import IMAGE, TEXT, Reporter
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.prompts import templates_of
-from kdkit.core.data.teacher_labels import TeacherLabel, write_labels
+from kdkit.core.data.teacher_labels import TeacherLabel, read_use, write_labels
 from kdkit.core.evaluation.trust.measure import locked_column
 from kdkit.core.evaluation.zero_shot import class_embeddings, class_probabilities, unit_rows
 from kdkit.core.features.extract.missing import extract_missing, live_devices
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.store import FeatureStore
 from kdkit.core.project.project import Project
+from kdkit.core.project.registry.load import line_of
 
 BLOCK = 8192
 """Rows that are classified at a time."""
@@ -153,8 +154,8 @@ def label_samples(
         to: the CSV file; ``labels/TEACHER.csv`` in the project by default.
 
     Raises:
-        KdkitError: a threshold out of range, no such domain, a teacher that is live or lacks text features; errors of
-            the extraction.
+        KdkitError: a threshold out of range, no such domain, a teacher that is live or lacks text features; the file
+            gives samples their domains; errors of the extraction.
     """
     from kdkit.core.data import load_index
 
@@ -162,6 +163,8 @@ def label_samples(
         fix = "give a number from 0 to 1"
         raise KdkitError("KD-EVAL-341", f"threshold is {request.threshold}", where="--threshold", fix=fix)
     _refuse_live(project, request.teacher)
+    path = project.root / "labels" / f"{request.teacher}.csv" if to is None else Path(os.path.abspath(to))
+    _refuse_own_domains(project, path)
     index = load_index(project, reporter)
     wanted = index.select(domains=request.domains or None)
     prompts = {
@@ -178,7 +181,6 @@ def label_samples(
     places = column.locate(index)
     best, confidence = _classify(column, index, wanted[places[wanted] >= 0], places, prompts)
     names = tuple(request.classes)
-    path = project.root / "labels" / f"{request.teacher}.csv" if to is None else Path(os.path.abspath(to))
     train = [row for row in index.select("train").tolist() if row in best]
     labels = {
         index.ids[row]: TeacherLabel(
@@ -259,6 +261,20 @@ def _refuse_live(project: Project, teacher: str) -> None:
             f"teacher '{teacher}' is live, so it has no features of training samples",
             fix="remove 'signals: live' from its entry in registry.yaml; then its features are stored",
         )
+
+
+def _refuse_own_domains(project: Project, path: Path) -> None:
+    """Raise KdkitError if domains come from the file: prompts and chosen domains would follow from its own labels."""
+    for number, entry in enumerate(project.registry.data):
+        labels = read_use(entry.options.get("teacher_labels"), project.root)
+        if labels is not None and labels.use.domain and labels.path == path:
+            raise KdkitError(
+                "KD-EVAL-460",
+                "this file of labels gives samples their domains, so it cannot be written again",
+                where=line_of(project.registry_path, "data", number),
+                why="prompts, and the choice of domains, would depend on its own labels",
+                fix="remove 'domain: true' from teacher_labels while you label, or write another file by --to",
+            )
 
 
 def _require_both(column: Column, texts: Sequence[str]) -> None:

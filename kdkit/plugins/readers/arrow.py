@@ -11,7 +11,7 @@ from typing import Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation
-from kdkit.plugins.readers.arrow_files import open_arrow
+from kdkit.plugins.readers.arrow_files import checked, open_arrow
 from kdkit.plugins.readers.forks import start_anew
 from kdkit.plugins.readers.parquet_files import binary_leaf
 
@@ -64,7 +64,7 @@ class ArrowReader:
                     raise _no_image(location, f"no column of images '{column}'")
                 parts, ends = list[Any](), list[int]()
                 for batch in batches:
-                    cells = batch.column(column)
+                    cells = checked(batch.column(column))
                     parts.append(cells if leaf == column else pc.struct_field(cells, "bytes"))
                     ends.append(len(cells) + (ends[-1] if ends else 0))
             self._columns[key] = (parts, ends)

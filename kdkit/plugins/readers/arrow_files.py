@@ -13,9 +13,21 @@ END = b"\xff\xff\xff\xff\0\0\0\0"
 """The last bytes of a whole stream; Arrow's reader takes a stream that was cut between two batches for a whole one."""
 
 
+def checked(found: Any) -> Any:
+    """A batch or an array, after a check of its values' places and its UTF-8: wrong ones would end the process.
+
+    Raises:
+        ValueError: it is damaged; within :func:`open_arrow` this becomes its error.
+    """
+    found.validate(full=True)
+    return found
+
+
 @contextmanager
 def open_arrow(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
     """(schema, record batches), mapped into memory: columns that are not read cost nothing.
+
+    Values are not checked; :func:`checked` does it for those that are used.
 
     Raises:
         KdkitError: this is no whole Arrow file, also while the batches are read.

@@ -15,7 +15,7 @@ from typing import Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import USUAL_SPLITS, Skipped
-from kdkit.plugins.readers.arrow_files import open_arrow
+from kdkit.plugins.readers.arrow_files import checked, open_arrow
 from kdkit.plugins.sources.fast_parquet import Table
 from kdkit.plugins.sources.hf_layout import Layout, find_layout
 from kdkit.plugins.sources.parquet import ParquetRows
@@ -89,7 +89,7 @@ class HfDataset(ParquetRows):
                 whole = list(
                     dict.fromkeys(name if name in schema.names else name.removesuffix(".path") for name in columns)
                 )
-                return (batch.select(whole) for batch in batches)
+                return (checked(batch.select(whole)) for batch in batches)
 
             yield Table("arrow", schema, lambda columns: (_rows(batch, columns) for batch in batches), chosen)
 
@@ -174,6 +174,7 @@ def _rows(batch: Any, columns: list[str]) -> list[dict[str, Any]]:
 
     nested = [name.removesuffix(".path") for name in columns if name not in batch.schema.names]
     plain = [name for name in columns if name in batch.schema.names]
+    batch = checked(batch.select([*plain, *nested]))
     rows: list[dict[str, Any]] = batch.select(plain).to_pylist() if plain else [{} for _ in range(batch.num_rows)]
     for name in nested:
         cells = batch.column(name)

@@ -109,7 +109,7 @@ class PmcJsonl(ShardedRows):
 
     def _layout(self, record: Record, where: str) -> Layout:
         found = next((layout for layout in LAYOUTS if layout.fits(record)), None)
-        named = {"image"} <= self.columns.keys() and (self.captions or "text" in self.columns)
+        named = "image" in (*self.columns, *record) and (self.captions or "text" in self.columns)
         if found is not None or named:
             return found or LAYOUTS[-1]
         raise KdkitError(
@@ -127,12 +127,12 @@ class PmcJsonl(ShardedRows):
         for name in names:
             value = record.get(name)
             values = value if isinstance(value, list) else [value]
-            if odd := next((one for one in values if not isinstance(one, str | None)), None):
+            if odd := [one for one in values if not isinstance(one, str | None)]:
                 raise KdkitError(
                     "KD-SRC-330",
                     f"'{name}' is neither a text nor a list of texts",
                     where=where,
-                    why=f"it has {odd!r:.80}",
+                    why=f"it has {odd[0]!r:.80}",
                     fix="correct the record, or skip such records with the option skip_broken: true",
                 )
             found += [one.strip() for one in values if one and one.strip()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -18,6 +18,8 @@ from kdkit.plugins.sources.wsi_cache import TileCache
 from kdkit.plugins.sources.wsi_coordinates import NAMES, coordinates_file, read_tiles
 from kdkit.plugins.sources.wsi_slides import TABLES, SlideFolder, SlideTable, open_folder, open_table
 from kdkit.plugins.sources.wsi_tiles import TilePlan, Tiles, Unusable, cut_into_tiles
+
+SHARED = "slides whose name, which names their coordinates, another slide has too"
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,14 @@ class WholeSlides:
             fix = "give a number of at least 1, or remove the option"
             raise KdkitError("KD-SRC-348", f"max_tiles_per_slide is {self.max_tiles_per_slide}", where=where, fix=fix)
         cache, used, left_out = TileCache(self.cache_folder, plan.as_json()), 0, Counter[str]()
+        shared = set[str]() if self.coordinates is None else _shared_names(slides)
         for slide in slides:
             if isinstance(slide, Skipped):
                 yield slide
                 continue
             try:
+                if Path(str(slide.image)).stem in shared:
+                    raise Unusable(Skipped(SHARED, str(slide.image), "rename them before their coordinates are made"))
                 tiles = self._tiles(slide, plan, cache)
             except Unusable as error:
                 left_out[error.skipped.what] += 1
@@ -184,3 +189,9 @@ class WholeSlides:
             at = (x, y, tiles.level, tiles.read, tiles.side)
             image = ImageLocation("wsi", Path(str(slide.image)), at, f"{x}, {y}")
             yield replace(slide, id=f"{self.id_prefix}{slide.id}_{x}_{y}", image=image)
+
+
+def _shared_names(slides: Iterable[Sample | Skipped]) -> set[str]:
+    """File names without ending that several slides have, in different folders."""
+    paths = {Path(str(slide.image)) for slide in slides if isinstance(slide, Sample)}
+    return {name for name, count in Counter(path.stem for path in paths).items() if count > 1}

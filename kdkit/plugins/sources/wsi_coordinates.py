@@ -57,7 +57,7 @@ def read_tiles(path: Path, file: Path) -> Tiles:
             level, read, side = _layout(slide, {name: dataset.attrs[name] for name in READ if name in dataset.attrs})
     except _OtherSlide:
         raise _of_another(file) from None
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError):
         fix = "write it again by TRIDENT or CLAM: coords (N, 2), with patch_size, and patch_size_level0 or patch_level"
         raise Unusable(Skipped("files of coordinates that are damaged or incomplete", str(file), fix)) from None
     corners = np.rint(values[:, :2]).astype(np.int64)

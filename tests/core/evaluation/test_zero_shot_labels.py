@@ -190,3 +190,13 @@ def test_a_task_uses_no_truth_of_teachers(task: str, given: str, used: int) -> N
     samples[:3] = [replace(one, extra={"metadata": {GAVE[given]: True}}) for one in samples[:3]]
     spec = load_catalogue().spec(TaskSpec, task)
     assert len(_truth_rows(table_of(samples), spec, {}, "train")) == used
+
+
+def test_a_file_that_gives_domains_is_not_written_again(root: Path) -> None:
+    """With ``domains`` the second call would lose the labels of all samples that the first one named."""
+    label(root, threshold=0.0, domains=("ct",))
+    use(root, domain=True)
+    before = (root / "labels" / "radio.csv").read_bytes()
+    with raises_error("KD-EVAL-460"):
+        label(root, threshold=0.0, domains=("ct",))
+    assert (root / "labels" / "radio.csv").read_bytes() == before

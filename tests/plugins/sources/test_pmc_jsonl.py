@@ -122,13 +122,17 @@ def test_other_fields_are_named(tmp_path: Path) -> None:
     ]
     with raises_error("KD-SRC-329", mentions=("title", "article")):
         read("pmc-jsonl", path, **TRAIN)
+    write(path, {"image": "a.png", "title": "T"})
+    assert [one.text for one in read("pmc-jsonl", path, **TRAIN, captions=["title"])] == ["T"]
 
 
 @pytest.mark.parametrize(
     ("record", "error"),
     [
         ({"image": "a.png", "captions": ["a", 7]}, "KD-SRC-330"),
+        ({"image": "a.png", "captions": ["a", 0]}, "KD-SRC-330"),
         ({"image": "a.png", "captions": {"a": "b"}}, "KD-SRC-330"),
+        ({"image": "a.png", "captions": ["a"], "caption": {}}, "KD-SRC-330"),
         ({"image": "a.png", "captions": ["", None]}, "KD-SRC-331"),
         ({"image": "", "caption": "a"}, "KD-SRC-332"),
         ({"image": "../a.png", "caption": "a"}, "KD-SRC-036"),

@@ -20,6 +20,7 @@ from kdkit.core.features.imports.hdf5 import read_hdf5_files
 from kdkit.core.features.imports.rows import ReadOptions
 from kdkit.core.project.project import Project
 from kdkit.plugins.sources import wsi, wsi_tiles
+from kdkit.plugins.sources.wsi import SHARED
 from tests.core.data.projects import write_registry
 from tests.errors import raises_error
 from tests.plugins.sources.files import read, read_all, write_manifest
@@ -123,6 +124,16 @@ def test_coordinates_name_the_tiles(tmp_path: Path) -> None:
     assert skipped(found) == {"slides without a file of coordinates": "problem"}
     with raises_error("KD-SRC-350", mentions=["tile_size"]):
         read("wsi", tmp_path / "slides", coordinates="../patches", split="train", tile_size=64)
+
+
+def test_slides_of_one_name_have_no_coordinates(tmp_path: Path) -> None:
+    """Their file cannot say which of both it is of."""
+    for name in ("one/a.svs", "two/a.svs", "two/b.svs"):
+        write_slide(tmp_path / "slides" / name, noise(64, 64))
+        write_coordinates(tmp_path / f"{name[4:-4]}.h5", [[3, 5]], {"patch_size": 32, "patch_level": 0})
+    found = read_all("wsi", tmp_path / "slides", coordinates="..", split="train")
+    assert [one.id for one in found if isinstance(one, Sample)] == ["two/b_3_5"]
+    assert [(one.what, one.level) for one in found if isinstance(one, Skipped)] == [(SHARED, "problem")] * 2
 
 
 def test_ids_are_those_of_imported_features(tmp_path: Path) -> None:

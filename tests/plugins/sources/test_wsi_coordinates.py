@@ -58,6 +58,8 @@ def test_layouts(tmp_path: Path, slide: Path, attributes: dict[str, Any], expect
         (CORNERS, {"patch_size": 32}, "damaged or incomplete"),
         (CORNERS, {**TRIDENT, "patch_size": "Doe"}, "damaged or incomplete"),
         (CORNERS, {**TRIDENT, "patch_size": 0}, "damaged or incomplete"),
+        (CORNERS, {**CLAM, "patch_size": float("inf")}, "damaged or incomplete"),
+        (CORNERS, {**CLAM, "level_dim": (float("inf"), 100.0)}, "damaged or incomplete"),
         (CORNERS, {**CLAM, "patch_size": 10_000}, "damaged or incomplete"),
         ([[float("nan"), 0]], CLAM, "damaged or incomplete"),
         ([], CLAM, "enough tissue"),
