@@ -75,16 +75,19 @@ class SampleIndex:
 
     @cached_property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
-        """Domain -> its labels, sorted; empty for a domain without labels."""
+        """Domain -> its labels, sorted; empty for a domain without labels. A domain that a teacher gave to a sample
+        gets no class from it: predictions would choose among others.
+        """
         codes, names = self.samples.codes("label")
+        own = np.where(self.domain_of_teacher, -1, self.domain_index)
         return {
-            domain: tuple(sorted(names[code] for code in np.unique(codes[self.domain_index == number]) if code >= 0))
+            domain: tuple(sorted(names[code] for code in np.unique(codes[own == number]) if code >= 0))
             for number, domain in enumerate(self.domains)
         }
 
     @cached_property
     def label_index(self) -> NDArray[np.int64]:
-        """(N,) position of each sample's label in its domain's classes, -1 where it has none."""
+        """(N,) position of each sample's label in its domain's classes, -1 where it has none or is none of them."""
         codes, names = self.samples.codes("label")
         found = np.full(len(self), -1, dtype=np.int64)
         for number, domain in enumerate(self.domains):
@@ -94,9 +97,10 @@ class SampleIndex:
 
     @cached_property
     def findings(self) -> Mapping[str, tuple[str, ...]]:
-        """Domain -> its findings, sorted, for domains whose samples may have several classes."""
+        """Domain -> its findings, sorted, for domains whose samples may have several classes; see :attr:`classes`."""
         found: dict[str, set[str]] = {}
-        for row in self.rows_with(FINDINGS):
+        rows = self.rows_with(FINDINGS)
+        for row in rows[~self.domain_of_teacher[rows]]:
             domain = self.domains[self.domain_index[row]]
             found.setdefault(domain, set()).update(self.samples[row].extra[FINDINGS])
         return {domain: tuple(sorted(names)) for domain, names in found.items()}

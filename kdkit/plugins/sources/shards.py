@@ -132,7 +132,7 @@ class ShardedRows(RowReader):
             return None
         if not 0 <= number < len(names):
             raise no_name(number, names, where)
-        return names[number]
+        return names[number].strip() or None
 
     def _label_names(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         del row

@@ -10,9 +10,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdkit.core.contracts import SPLITS, Sample
+from kdkit.core.contracts import FINDINGS, METADATA, SPLITS, Sample
 from kdkit.core.data import load_index
 from kdkit.core.data.index import SampleIndex, text_key
+from kdkit.core.data.teacher_labels import GAVE
 from tests.core.data.projects import make_project, row
 from tests.errors import raises_error
 
@@ -44,6 +45,19 @@ def test_samples_are_selected_by_split_domain_and_label(tmp_path: Path) -> None:
                 assert got.dtype == np.int64
     with raises_error("KD-DATA-013", mentions=("'fondus'", "'fundus'")):
         index.select(domains=["fondus"])
+
+
+def test_a_domain_gets_no_class_from_a_sample_that_a_teacher_put_there() -> None:
+    """Or what trust and evaluation choose among would depend on labels of teachers."""
+    given = {METADATA: {GAVE["domain"]: True}}
+    samples = [
+        Sample("a", Path("/a"), "", "ct", "mass", "calibration", extra={FINDINGS: ["edema"]}),
+        Sample("b", Path("/b"), "", "ct", "mass", extra=given),
+        Sample("c", Path("/c"), "", "ct", "fracture", extra={FINDINGS: ["pus"], **given}),
+    ]
+    index = SampleIndex(samples, np.zeros(3, np.uint64), np.zeros(3, bool))
+    assert (index.classes, index.findings) == ({"ct": ("mass",)}, {"ct": ("edema",)})
+    assert index.label_index.tolist() == [0, 0, -1]
 
 
 @given(st.lists(st.text(st.sampled_from("aB. \t\n\x1c\x0b\xa0ßÉ\u2009µ")), max_size=12))

@@ -31,7 +31,7 @@ labels = st.sampled_from([0, 1, -1, 2, None])
     named=st.booleans(),
     kind=st.sampled_from(["parquet", "paths", "plain", "arrow", "saved"]),
     given=st.sampled_from(
-        [{}, {"id_prefix": "p/"}, {"columns": {"group": "other"}}, {"labels": ["n", "c"]}, {"caption": "{domain}"},
+        [{}, {"id_prefix": "p/"}, {"columns": {"group": "other"}}, {"labels": [" n", ""]}, {"caption": "{domain}"},
          {"split_fractions": {"train": 0.5, "test": 0.5}}, {"constants": {"domain": "ct", "split": "test"}}]
     ),
     splits=st.sampled_from([None, "train", "val", "odd"]),
