@@ -15,7 +15,7 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.checked_inventory import check_recipe, checked_inventory, measurable_domains
 from kdkit.core.distill.correction.schedule import add_correction
-from kdkit.core.distill.model.student import StudentBuilder
+from kdkit.core.distill.model.student import StudentBuilder, student_facts
 from kdkit.core.distill.on_policy.plan import add_on_policy
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.ablation import shortened
@@ -30,7 +30,7 @@ from kdkit.core.distill.plan.types import Plan, StagePlace
 from kdkit.core.project.recipe import Recipe, learns_alone, signals_read
 from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.project.versions import Version, Versions
-from kdkit.core.teachers.initial_weights import initial_digests, initial_lines
+from kdkit.core.teachers.initial_weights import initial_lines
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -144,9 +144,8 @@ class StagePlanner:
 
     def _plan(self, number: int, inventory: TeachingInventory, start: Version | None) -> Plan:
         recipe, catalogue = self.recipe.in_order[number], self.project.catalogue
-        entry = self.project.registry.student.model_dump(mode="json")
-        if start is None and (digests := initial_digests(self.project)):
-            entry["initial_weights"] = digests
+        project = self.project
+        entry = student_facts(project) if start is None else project.registry.student.model_dump(mode="json")
         new = self.options.continued
         plan = make_plan(recipe, inventory, None if new else start, entry, seed=self.options.seed)
         if new and start is not None:

@@ -25,11 +25,13 @@ class KeptEvaluations:
     Attributes:
         command: makes them, for messages.
         others: further folders that are read, not written.
+        claims: folder of the claims, where the work behind a key is; all that may do it share this folder.
     """
 
     folder: Path
     command: str
     others: Sequence[Path] = field(default=())
+    claims: Path | None = None
 
     def has(self, key: str) -> bool:
         """Whether an evaluation is there."""
@@ -67,8 +69,9 @@ class KeptEvaluations:
         Yields:
             False if another process has it. On a file system without locks always True.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / f"{key[:NAME_LENGTH]}.busy"
+        folder = self.claims or self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{key[:NAME_LENGTH]}.busy"
         with file_lock(file) as mine:
             yield mine is not False
             if mine:

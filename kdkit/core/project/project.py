@@ -104,7 +104,7 @@ class Project:
         for pattern in _WRITTEN:
             for folder in [self.root] if pattern == "." else self.root.glob(pattern):
                 remove_abandoned_drafts(folder)
-        busy = (*self.features.glob("*.busy"), *self.state.glob("*/*.busy"), *self.root.glob("sweeps/*/*/*.busy"))
+        busy = (*self.features.glob("*.busy"), *self.state.glob("*/*.busy"), *self.root.glob("sweeps/*/*.busy"))
         for lock in busy:
             remove_if_free(lock)
 

@@ -36,10 +36,7 @@ ACTION = "starting"
 
 def named_models(project: Project) -> tuple[str, ...]:
     """Names of models in the student's config, without those written ``teacher:NAME``; paths are no names."""
-    config = project.registry.student.config
-    values = (config.get(key) for key in _keys(project))
-    parts = (part for value in values for part in (value.values() if isinstance(value, Mapping) else (value,)))
-    return tuple(dict.fromkeys(str(part) for part in parts if _is_name(part)))
+    return tuple(dict.fromkeys(part for part in _parts(project) if _is_name(part)))
 
 
 def lock_initial_weights(
@@ -134,6 +131,9 @@ def initial_lines(project: Project) -> Iterator[str]:
 def initial_digests(project: Project) -> dict[str, str]:
     """``NAME/FILE`` -> sha256 of the locked files, without cards and license texts, that the student starts from."""
     locked = {name: facts.files for name in named_models(project) if (facts := _facts(project, name)) is not None}
+    for part in _parts(project):
+        if part.startswith(TEACHER) and (teacher := project.lock.teachers.get(part.removeprefix(TEACHER))) is not None:
+            locked[part] = teacher.files
     return {
         f"{name}/{file}": fact.sha256
         for name, files in locked.items()
@@ -159,6 +159,14 @@ def _keys(project: Project) -> tuple[str, ...]:
     with suppress(KdkitError):
         return project.catalogue.spec(StudentSpec, project.registry.student.family).weights
     return ()
+
+
+def _parts(project: Project) -> Iterator[str]:
+    """What these keys hold: names, paths and ``teacher:NAME``, of both towers where there are two."""
+    config = project.registry.student.config
+    for value in (config.get(key) for key in _keys(project)):
+        parts = value.values() if isinstance(value, Mapping) else (value,)
+        yield from (part for part in parts if isinstance(part, str))
 
 
 def _is_name(value: Any) -> bool:

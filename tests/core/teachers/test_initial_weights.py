@@ -16,7 +16,7 @@ from torch import nn
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent, StudentSpec, TeacherSpec
 from kdkit.core.distill.cost_estimate import dry_run
-from kdkit.core.distill.model.student import StudentBuilder
+from kdkit.core.distill.model.student import StudentBuilder, student_facts
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.run import distill
 from kdkit.core.plugin_system.catalogue import Entry
@@ -119,6 +119,22 @@ def test_a_teacher_of_the_project_gives_its_own_files(hub: LocalHub, tmp_path: P
     lock_initial_weights(first)
     assert first.reloaded().lock.initial_weights == {}
     assert check_lock(first.reloaded()) == []
+
+
+def test_the_files_that_a_student_starts_from_are_in_the_digest_of_a_plan(hub: LocalHub, tmp_path: Path) -> None:
+    contents = {width: files(tmp_path, width) for width in (4, 9)}
+    for name, start in (("named", "eye"), ("teacher", "'teacher:eye'")):
+        seen = []
+        for width, content in contents.items():
+            hub.add("org/eye", content)
+            project = make_project(tmp_path / f"{name}-{width}", TOWERS.replace("image: eye", f"image: {start}"))
+            if name == "teacher":
+                add_teacher(project, "eye", {})
+            else:
+                lock_initial_weights(project)
+            seen.append(student_facts(project.reloaded()))
+        assert seen[0]["initial_weights"] != seen[1]["initial_weights"]
+        assert {**seen[0], "initial_weights": {}} == {**seen[1], "initial_weights": {}}
 
 
 def test_what_cannot_be_a_start_changes_nothing(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

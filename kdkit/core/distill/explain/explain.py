@@ -19,7 +19,7 @@ from kdkit.core.distill.explain.runs import (
     ExplanationRun,
     PreparedExplanation,
 )
-from kdkit.core.distill.model.student import StudentBuilder
+from kdkit.core.distill.model.student import StudentBuilder, student_facts
 from kdkit.core.distill.plan.ablation import KnowledgeSource, find_sources, shortened, without_source
 from kdkit.core.distill.plan.checks import idle_losses
 from kdkit.core.distill.plan.inventory import TeachingInventory
@@ -100,8 +100,8 @@ def prepare_explanation(
             str(accelerator.device),
             before=lambda: extraction.enter_context(project.exclusive("kdkit explain")),
         )
-    entry = project.registry.student.model_dump(mode="json")
-    plans = [make_plan(recipe, inventory, None, entry, seed=seed) for seed in seeds]
+    facts = student_facts(project)
+    plans = [make_plan(recipe, inventory, None, facts, seed=seed) for seed in seeds]
     idle_losses(recipe, project.catalogue, plans[0].batch_size)  # raises if no loss can teach at this batch size
     sources = _require_sources(project, version, plans[0], inventory)
     domains = _measured_domains(project, version, inventory, options, reporter)

@@ -15,7 +15,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.project.registry.load import placed
 from kdkit.core.project.registry.schema import InputsEntry
 from kdkit.core.project.versions import Version, load_student
-from kdkit.core.teachers.initial_weights import TEACHER, with_folders
+from kdkit.core.teachers.initial_weights import TEACHER, initial_digests, with_folders
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
@@ -127,3 +127,11 @@ def anchored(value: Any, root: Path) -> Any:
     if isinstance(value, str) and value.startswith(TEACHER):
         return str(root / ".kdkit" / "artifacts" / value.removeprefix(TEACHER))
     return value
+
+
+def student_facts(project: Project) -> dict[str, Any]:
+    """What decides a new student beside the seed, for the digest of a plan: the registry's entry, and hashes of the
+    models that it starts from."""
+    facts = project.registry.student.model_dump(mode="json")
+    digests = initial_digests(project)
+    return {**facts, "initial_weights": digests} if digests else facts

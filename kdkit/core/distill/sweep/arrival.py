@@ -18,6 +18,7 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.data import SampleIndex
 from kdkit.core.distill.checked_inventory import checked_inventory
 from kdkit.core.distill.model.student import StudentBuilder
+from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.prepare import StagePlanner
 from kdkit.core.distill.promotion import promote
 from kdkit.core.distill.stages import train_stages
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
     from kdkit.core.project.project import Project
 
 ARRIVED = "arrived.json"
-NOTHING_TO_TEACH = ("KD-DIST-033", "KD-DIST-035")
-"""Errors of a teacher that may teach no sample yet: the student stays as it is."""
+CANNOT_TEACH = (
+    *("KD-DIST-032", "KD-DIST-033", "KD-DIST-042", "KD-DIST-281"),
+    *("KD-DIST-443", "KD-DIST-444"),  # nobody scores the student's own answers
+)
+"""Errors of teachers that cannot teach by a recipe: a row without runs, not the end of a sweep."""
+NOTHING_TO_TEACH = (*CANNOT_TEACH, "KD-DIST-035")
+"""Errors of a teacher that cannot teach at its place: the student stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,11 @@ class ArrivingTeachers:
         parent = Versions(project).current()
         student = StudentBuilder.of(project, parent, self.seed)
         recipe = self.recipe.in_every_stage(_without_repair)
-        inventories = tuple(
-            checked_inventory(project, stage, student, self.index, Silent(), str(accelerator.device))
-            for stage in recipe.in_order
-        )
+        inventories: tuple[TeachingInventory, ...] = ()
         try:
+            for stage in recipe.in_order:
+                made = checked_inventory(project, stage, student, self.index, Silent(), str(accelerator.device))
+                inventories = (*inventories, made)
             given = replace(options.of_a_run(), seed=self.seed, incremental=parent is not None)
             every = set(self.index.domains)
             planner = StagePlanner(project, recipe, inventories, self.index, every, given, Silent(), self.length)
@@ -86,7 +92,7 @@ class ArrivingTeachers:
         except KdkitError as error:
             if error.id not in NOTHING_TO_TEACH:
                 raise
-            reporter.say(f"{self.order[count - 1]} may teach nothing at its place: {error.what}")
+            reporter.say(f"{self.order[count - 1]} teaches nothing at its place: {error.what}")
         finally:
             for inventory in inventories:
                 inventory.close()

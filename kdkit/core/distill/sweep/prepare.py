@@ -16,7 +16,7 @@ from kdkit.core.distill.checked_inventory import checked_inventory, measurable_d
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.prepare import StagePlanner
-from kdkit.core.distill.sweep.arrival import ArrivingTeachers, expected_steps
+from kdkit.core.distill.sweep.arrival import CANNOT_TEACH, ArrivingTeachers, expected_steps
 from kdkit.core.distill.sweep.clinkd import clinkd_question, measure_reranked
 from kdkit.core.distill.sweep.questions import (
     held_out_question,
@@ -53,8 +53,6 @@ QUESTIONS: Mapping[str, Callable[[Asked], Question]] = {
     "stages": stages_question,
     "clinkd": clinkd_question,
 }
-CANNOT_TEACH = ("KD-DIST-032", "KD-DIST-033", "KD-DIST-042")
-"""Errors of a variation in which nothing teaches: a row without runs, not the end of the sweep."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +277,9 @@ class _TrialPlanner:
             training = ArrivingTeachers(
                 project, variation.recipe, self._index, variation.arrival, seed, options.length, steps
             )
-            facts += [list(variation.arrival), options.length]
+            trust = inventories[-1].trust  # of some of the teachers it decides otherwise than of all
+            measured_trust = [values.tolist() for values in (trust.accuracy, trust.lower, trust.upper)]
+            facts += [list(variation.arrival), options.length, measured_trust]
         key, evaluated = digest_of(facts), self._evaluated(inventories[-1])
         if variation.reranking is None:
             measured = measure_student(project, inventories[-1], options.split, key, evaluated)

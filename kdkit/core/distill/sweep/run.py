@@ -243,8 +243,9 @@ def _finish(
     project: Project, folder: SweepFolder, pending: Sequence[Trial], options: SweepOptions, reporter: Reporter
 ) -> list[Trial]:
     """Train and evaluate; trials that another process is at are left to it, and returned."""
-    kept, busy = folder.kept, list[Trial]()
+    busy = list[Trial]()
     for number, trial in enumerate(pending, 1):
+        kept = folder.kept  # another sweep may have begun, and finished the run
         with kept.claim(trial.key) as mine:
             if not mine:
                 reporter.say(f"{trial.title}, seed {trial.seed}: another process is at it")
@@ -254,7 +255,7 @@ def _finish(
                 trial.finish(
                     kept, _run_folder(project, trial), options.trials.accelerator(COMMAND), options.trials, reporter
                 )
-    return [trial for trial in busy if not trial.finished(kept)]
+    return [trial for trial in busy if not trial.finished(folder.kept)]
 
 
 def _run_folder(project: Project, trial: Trial) -> Path:
@@ -265,9 +266,9 @@ def _tidy(project: Project, folder: SweepFolder, trials: Sequence[Trial]) -> Non
     """Remove what processes left that were killed after their last evaluation."""
     for trial in trials:
         run = _run_folder(project, trial)
-        if run.is_dir() and not (run / KEPT).exists() and trial.finished(folder.kept):
+        if run.is_dir() and trial.finished(folder.kept):
             with folder.kept.claim(trial.key) as mine:
-                if mine:
+                if mine and not (run / KEPT).exists():
                     discard(run)
 
 

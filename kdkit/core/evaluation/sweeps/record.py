@@ -109,9 +109,12 @@ class SweepFolder:
 
     @property
     def kept(self) -> KeptEvaluations:
-        """Evaluations of finished runs; those of the project's other sweeps are used too."""
+        """Evaluations of finished runs; those of the project's other sweeps are used too.
+
+        All sweeps claim their runs in one place: two of them at once may want the same run, as both train the baseline.
+        """
         others = [path for path in sorted(self.path.parent.glob(f"*/{RUNS}")) if path.parent != self.path]
-        return KeptEvaluations(self.path / RUNS, "kdkit sweep", others)
+        return KeptEvaluations(self.path / RUNS, "kdkit sweep", others, self.project.runs)
 
     def read(self) -> SweepRecord | None:
         """What ``sweep.json`` holds; None without one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import LOGPROBS, OWN_ANSWERS, Silent
 from kdkit.core.distill.cost_estimate import dry_run
+from kdkit.core.distill.loop.accelerator import make_accelerator
 from kdkit.core.distill.on_policy.plan import require_on_policy
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.prepare import prepare
+from kdkit.core.distill.sweep.prepare import SweepOptions, plan_sweep
+from kdkit.core.distill.trials.trial import TrialOptions
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.core.project.project import Project
 from kdkit.core.project.recipe import Recipe
@@ -19,6 +23,7 @@ from tests.core.distill.on_policy.conftest import OWN
 from tests.core.distill.on_policy.project import LOSSES, add, set_recipe
 from tests.core.teachers.stub import Notes
 from tests.errors import raises_error
+from tests.recorder import Recorder
 from tests.toy_project import RECIPE, open_project
 from tests.toy_project import make_project as make_dual_encoder_project
 
@@ -109,6 +114,18 @@ def test_a_live_teacher_that_may_teach_nothing(two_teachers: Path) -> None:
     edit(two_teachers, ("signals: live", "signals: live\n    domains: [vqa/pet]"))
     with raises_error("KD-DIST-444", mentions=("first: trusted in no domain", "old: stored")):
         planned(two_teachers, Notes())
+
+
+def test_a_sweep_has_a_row_without_runs_where_nobody_scores_own_answers(two_teachers: Path) -> None:
+    options = SweepOptions(seeds=1, trials=TrialOptions(cpu=True))
+    wanted = ("leave-one-out", "order")
+    found = plan_sweep(Project(two_teachers), "n", "teachers", wanted, replace(options, length=0.2), Silent())
+    without = {one.name: one for one in found.record.variations}
+    assert (without["without first"].runs, len(without["without old"].runs)) == ((), 1)
+    assert "score" in without["without first"].impossible
+    last = next(trial.training for trial in found.trials if trial.title == "order old, first")
+    last.train(two_teachers / "trial", make_accelerator("no", cpu=True), options.trials, heard := Recorder())
+    assert any(line.startswith("old teaches nothing at its place: no teacher can score") for line in heard.lines)
 
 
 def test_losses_that_cannot_learn_from_own_answers(root: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.sweep.prepare import SweepOptions
+from kdkit.core.distill.sweep.prepare import SweepOptions, plan_sweep
 from kdkit.core.distill.sweep.run import SweepRequest, dry_run_sweep, report_sweep, sweep
 from kdkit.core.distill.trials.trial import TrialOptions
 from kdkit.core.evaluation.sweeps.record import SweepFolder
@@ -102,8 +102,6 @@ def test_a_run_that_another_process_is_at_is_left_to_it(copied: Path) -> None:
     project = open_project(copied)
     first = dry_run_sweep(project, WEIGHTS, once, Silent())
     assert first.trainings == 2
-    from kdkit.core.distill.sweep.prepare import plan_sweep
-
     planned = plan_sweep(project, "weights", WEIGHTS.question, WEIGHTS.arguments, once, Silent())
     with SweepFolder(project, "weights").kept.claim(planned.trials[1].key) as mine:
         assert mine
@@ -111,6 +109,15 @@ def test_a_run_that_another_process_is_at_is_left_to_it(copied: Path) -> None:
     assert (found.missing, found.busy) == ((("losses.fd.weight=4", 0),), 1)
     assert "other processes" in str(found)
     assert sweep(project, WEIGHTS, once, Silent()).missing == ()
+
+
+def test_two_sweeps_at_once_do_not_train_in_the_same_folder(copied: Path) -> None:
+    once, project = SweepOptions(length=0.1, seeds=1, trials=TRIALS), open_project(copied)
+    planned = plan_sweep(project, "weights", WEIGHTS.question, WEIGHTS.arguments, once, Silent())
+    with SweepFolder(project, "another").kept.claim(planned.trials[0].key):  # the baseline, which all sweeps have
+        found = sweep(project, WEIGHTS, once, counting := Counting())
+    assert (found.busy, counting.steps) == (1, 4)
+    assert [name for name, _ in found.missing] == ["as it is", "losses.fd.weight=1"]
 
 
 def test_what_changed_since_a_sweep_began_is_named(copied: Path) -> None:
