@@ -280,12 +280,14 @@ class _TrialPlanner:
             trust = inventories[-1].trust  # of some of the teachers it decides otherwise than of all
             measured_trust = [values.tolist() for values in (trust.accuracy, trust.lower, trust.upper)]
             facts += [list(variation.arrival), options.length, measured_trust]
-        key, evaluated = digest_of(facts), self._evaluated(inventories[-1])
+        # Classes of training samples that are left out stay prompts, as in the run that it is compared with.
+        scored = self.inventory(replace(variation, without=())) if variation.without else inventories[-1]
+        key, evaluated = digest_of(facts), self._evaluated(scored)
         if variation.reranking is None:
-            measured = measure_student(project, inventories[-1], options.split, key, evaluated)
+            measured = measure_student(project, scored, options.split, key, evaluated)
         else:
             chosen = variation.reranking
-            measured = measure_reranked(self._project, inventories[-1], options.split, key, evaluated, chosen)
+            measured = measure_reranked(self._project, scored, options.split, key, evaluated, chosen)
         return Trial(variation.name, seed, key, training, (measured,))
 
     def _training(self, variation: Variation, inventories: tuple[TeachingInventory, ...], seed: int) -> PlannedTraining:

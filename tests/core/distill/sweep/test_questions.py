@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from kdkit.core.distill.sweep.questions import teachers_question
 from kdkit.core.distill.sweep.run import SweepRequest, sweep
 from kdkit.core.distill.sweep.variation import Asked
 from kdkit.core.distill.trials.trial import PlannedTraining, TrialOptions
+from kdkit.core.evaluation.sweeps.record import SweepFolder
 from kdkit.core.project.recipe_file import load_recipe
 from tests.core.distill.toy_runs import ALL
 from tests.errors import raises_error
@@ -86,6 +88,22 @@ def test_a_domain_that_is_held_out(root: Path) -> None:
         planned(root, "held-out", "xrya")
     with raises_error("KD-DIST-387", mentions=("xray",)):
         planned(root, "held-out")
+
+
+def test_a_domain_that_is_held_out_is_scored_with_all_of_its_classes(tmp_path: Path) -> None:
+    """A class that only training samples have is a wrong answer for both students."""
+    make_project(tmp_path / "p", teachers={"radio": ("ct", "xray")}, domains=("ct", "xray"), train=4)
+    manifest = tmp_path / "p" / "images" / "samples.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    first = next(row for row in rows if (row["domain"], row["split"]) == ("xray", "train"))
+    manifest.write_text("".join(json.dumps({**row, "label": "rare"} if row is first else row) + "\n" for row in rows))
+    short = SweepOptions(length=0.1, seeds=1, trials=TrialOptions(cpu=True))
+    sweep(project := open_project(tmp_path / "p"), SweepRequest("held-out", ("xray",), "n"), short, Silent())
+    folder = SweepFolder(project, "n")
+    record = folder.read()
+    assert record is not None
+    for one in record.variations:
+        assert "rare" in str(folder.kept.load(one.runs[0]).to_json()), one.name
 
 
 def test_imbalance_is_a_key_of_the_recipe(root: Path) -> None:
