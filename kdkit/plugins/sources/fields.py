@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.base.templates import fill
@@ -65,6 +66,24 @@ def compile_pattern(option: str, text: str, where: str) -> re.Pattern[str]:
             why=str(error),
             fix=f"correct the option, for example {option}: '^([a-z]+)_'",
         ) from error
+
+
+def find_group(pattern: re.Pattern[str], path: Path) -> str:
+    """The first group, or the whole match, of ``pattern`` in the name of a file.
+
+    Raises:
+        KdkitError: it finds nothing there; with a group of its own, the file could be in another split than its group.
+    """
+    match = pattern.search(path.name)
+    group = match[min(1, pattern.groups)] if match else None
+    if not group:
+        raise KdkitError(
+            "KD-SRC-007",
+            f"group_pattern '{pattern.pattern}' does not match the file name '{path.name}'",
+            where=str(path),
+            fix="correct group_pattern so that it matches every file name",
+        )
+    return group
 
 
 def read_fractions(fractions: Mapping[str, float], where: str) -> dict[Split, float]:

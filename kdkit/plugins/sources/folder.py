@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from kdkit.plugins.sources.fields import (
     EXAMPLE,
     compile_pattern,
     fill_caption,
+    find_group,
     parse_split,
     read_fractions,
     stable_split,
@@ -74,7 +74,7 @@ def read_folder(
         relative = path.relative_to(location)
         named = _read_levels(relative, levels, path)
         sample_domain, label = domain or named["domain"], named["label"]
-        group = _find_group(pattern, path)
+        group = None if pattern is None else find_group(pattern, path)
         id_ = id_prefix + relative.with_suffix("").as_posix()
         if fractions:
             sample_split = stable_split(group or id_, fractions)
@@ -162,21 +162,6 @@ def _read_levels(relative: Path, levels: list[str], path: Path) -> dict[str, str
 def _read_split(named: Mapping[str, str], splits: Mapping[str, str], path: Path) -> Split:
     fix = f"the first folder names the split: map it by the option splits: {{val: calibration}}, or set {EXAMPLE}"
     return parse_split(splits.get(named["split"], named["split"]), str(path), fix)
-
-
-def _find_group(pattern: re.Pattern[str] | None, path: Path) -> str | None:
-    if pattern is None:
-        return None
-    match = pattern.search(path.name)
-    group = match[min(1, pattern.groups)] if match else None
-    if group is None:
-        raise KdkitError(
-            "KD-SRC-007",
-            f"group_pattern '{pattern.pattern}' does not match the file name '{path.name}'",
-            where=str(path),
-            fix="correct group_pattern so that it matches every file name",
-        )
-    return group
 
 
 def _shape(levels: list[str]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Sample, Skipped, Split
-from kdkit.plugins.sources.fields import FolderSplits, compile_pattern, fill_caption
+from kdkit.plugins.sources.fields import FolderSplits, compile_pattern, fill_caption, find_group
 from kdkit.plugins.sources.manifest import CsvManifest
 from kdkit.plugins.sources.records import read_text
 from kdkit.plugins.sources.rows import RowReader
@@ -53,7 +53,8 @@ class SlideFolder:
         """The slides in the order of their paths.
 
         Raises:
-            KdkitError: no such folder; a wrong caption; a folder that names no split.
+            KdkitError: no such folder; a wrong caption; a folder that names no split; a file name that
+                ``group_pattern`` does not match.
         """
         if not self.location.exists():
             fix = "check the path of the data entry; it is relative to registry.yaml"
@@ -64,8 +65,7 @@ class SlideFolder:
     def _slide(self, path: Path) -> Sample:
         relative = path.name if path == self.location else path.relative_to(self.location).as_posix()
         id_ = without_suffix(relative)
-        found = None if self.group_pattern is None else self.group_pattern.search(path.name)
-        group = id_ if found is None else found[min(1, found.re.groups)] or id_
+        group = id_ if self.group_pattern is None else find_group(self.group_pattern, path)
         label = path.parent.name if self.classes else None
         return Sample(
             id=id_,

@@ -69,6 +69,8 @@ def test_splits_are_those_of_groups_or_folders(tmp_path: Path) -> None:
     folder = write_cohort(tmp_path / "slides")
     found = read("wsi", folder, split_fractions=HALVES, group_pattern=r"^(p\d)_", **GRID)
     assert all(len({one.split for one in found if one.extra["group"] == group}) == 1 for group in ("p1", "p2"))
+    with raises_error("KD-SRC-007", where=str(folder / "normal" / "p2_a.svs")):  # its patient may be in another split
+        read("wsi", folder, split_fractions=HALVES, group_pattern="^p1", **GRID)
     by_folder = read("wsi", folder, splits={"tumor": "train", "normal": "calibration"}, **GRID)
     assert {(one.id.partition("/")[0], one.split) for one in by_folder} == {
         ("tumor", "train"),
