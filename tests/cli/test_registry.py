@@ -146,7 +146,7 @@ def test_options_before_show_count(kdkit_cli: Cli) -> None:
     [
         (["add-teacher", "biomedclp"], 2, "KD-REG-002", ["'biomedclp'", "'biomedclip'"]),
         (["add-teacher", "conch"], 4, "KD-TEACH-009", ["'conch'", "cc-by-nc-nd-4.0", "LicenseRef-"]),
-        (["add-teacher", "medclip"], 3, "KD-REG-001", ["'medclip'"]),
+        (["add-teacher", "bird"], 3, "KD-REG-001", ["'bird'"]),
         (["add-teacher", "plip", "--offline"], 3, "KD-HUB-026", ["--from local:DIR"]),
         (["add-teacher", "x", "--from", "local:nowhere"], 3, "KD-TEACH-021", ["nowhere"]),
         (["add-teacher", "x", "--from", "local:."], 2, "KD-TEACH-016", []),

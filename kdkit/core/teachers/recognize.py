@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def recognize_loader(loaders: Sequence[LoaderSpec], folder: Path, source: str) -
         source: for messages.
 
     Raises:
-        KdkitError: none recognizes it, or several do.
+        KdkitError: none recognizes it, or several do; a model type that no loader knows.
     """
     matching = [spec.name for spec in matching_loaders(loaders, folder)]
     if len(matching) == 1:
@@ -39,6 +40,9 @@ def recognize_loader(loaders: Sequence[LoaderSpec], folder: Path, source: str) -
             where=source,
             fix="choose one: " + " or ".join(f"--loader {name}" for name in matching),
         )
+    config = _read_object(folder / CONFIG)
+    if isinstance(kind := config.get("model_type"), str):
+        raise _unknown_type(loaders, kind, source, own_code="auto_map" in config)
     raise KdkitError(
         "KD-TEACH-016",
         "no loader recognizes these files as a model",
@@ -46,6 +50,21 @@ def recognize_loader(loaders: Sequence[LoaderSpec], folder: Path, source: str) -
         why="; ".join(f"{spec.name} needs {wanted}" for spec in loaders if (wanted := _requirements(spec)))
         or "no installed plugin has a loader",
         fix="check that it is the right folder, or name the loader: --loader LOADER",
+    )
+
+
+def _unknown_type(loaders: Sequence[LoaderSpec], kind: str, source: str, *, own_code: bool) -> KdkitError:
+    """The error for a transformers model of a type that no loader names."""
+    types = {name: spec.name for spec in loaders for name in spec.model_types}
+    close = [f"{name} is read by {types[name]}" for name in get_close_matches(kind, types, n=3)]
+    code = ["it asks for code of its own (auto_map), which kdkit does not run"] if own_code else []
+    readers = ", ".join(dict.fromkeys(types.values())) or "none is installed"
+    return KdkitError(
+        "KD-TEACH-480",
+        f"no loader knows models of type '{kind}'",
+        where=source,
+        why="; ".join([f"{CONFIG} says model_type {json.dumps(kind)}", *code, *close]),
+        fix=f"--loader LOADER ({readers}) says what that one takes; or write one: docs/howto/write-plugin.md",
     )
 
 

@@ -83,9 +83,17 @@ def test_two_forms_without_a_record_are_ambiguous(record: dict[str, Any], tmp_pa
         recognized(tmp_path, {**DUAL, **record})
 
 
-@pytest.mark.parametrize(
-    "config", [{"model_type": "vits"}, {"architecture": "vit"}, {}, '{"model_type": ["clip"]}', "not JSON"]
-)
+@pytest.mark.parametrize("config", [{"architecture": "vit"}, {}, '{"model_type": ["clip"]}', "not JSON"])
 def test_an_unknown_model_is_refused(config: Any, tmp_path: Path) -> None:
     with raises_error("KD-TEACH-016", where="local:here", mentions=("aimv2", "clinkd.json", "qwen2_5_vl")):
         recognized(tmp_path, {"config.json": config, "preprocessor_config.json": {}})
+
+
+def test_a_type_that_no_loader_knows(tmp_path: Path) -> None:
+    config = {"model_type": "qwen3_vl_moe", "auto_map": {"AutoModel": "x.X"}}
+    with raises_error(
+        "KD-TEACH-480", where="local:here", mentions=("'qwen3_vl_moe'", "auto_map", "qwen3_vl is read by image-text")
+    ):
+        recognized(tmp_path, {"config.json": config})
+    with raises_error("KD-TEACH-480", mentions=("'vits'", "--loader", "image-text-to-text")):
+        recognized(tmp_path, {"config.json": {"model_type": "vits"}})

@@ -62,7 +62,7 @@ class AnswerReader:
             return torch.tensor(self._up_to_end(own.ids)[:room])
         text, most = self.boxes.answer(sample, sizes), self.settings.max_answer
         check_text(sample, text, self.tokens.marks.structure)
-        answer = torch.tensor([*self.tokens.encode(text), self.tokens.id(self.tokens.marks.end)])
+        answer = torch.tensor([*self.tokens.encode_answer(text), self.tokens.id(self.tokens.marks.end)])
         if len(answer) > most:
             raise refused(sample, f"the answer has {len(answer)} tokens, the model takes {most}", "max_answer")
         return answer

@@ -47,6 +47,8 @@ class Tokens:
         marks: special tokens of the family; by default Qwen's.
         content: what to read instead of ``tokenizer.json``: a tokenizer as transformers made it of all files.
         ends: tokens that end an answer beside the end and pad tokens of ``marks``.
+        turn: the last line of a prompt, and the blanks that the chat template writes between it and an answer, as
+            those of SmolVLM (``Assistant:`` and a space) and LLaVA do. They belong to the answer's tokens.
 
     Raises:
         KdkitError: no usable ``tokenizer.json``, or one without Qwen's special tokens.
@@ -59,10 +61,11 @@ class Tokens:
         marks: Marks = QWEN,
         content: str | None = None,
         ends: Sequence[str] = (),
+        turn: tuple[str, str] = ("", ""),
     ) -> None:
         from tokenizers import Tokenizer
 
-        self.marks, self._ends = marks, ends
+        self.marks, self._ends, self._turn = marks, ends, turn
         if content is None and "tokenizer.json" not in files:
             raise KdkitError(
                 "KD-STUD-047",
@@ -112,11 +115,19 @@ class Tokens:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Ids of an answer as they follow a prompt, without an end token."""
+        line, blanks = self._turn
+        if not blanks or not text:
+            return self.encode(text)
+        before, whole = self.encode(line), self.encode(line + blanks + text)  # SentencePiece writes a blank of its own
+        return whole[len(before) :] if whole[: len(before)] == before else self.encode(blanks + text)
+
     def decode(self, ids: Sequence[int]) -> str:
-        """The text before the first end token. Boxes' and objects' special tokens are part of it."""
+        """The text of an answer, before the first end token. Boxes' and objects' special tokens are part of it."""
         stop = next((place for place, token in enumerate(ids) if token in self.ends), len(ids))
         text: str = self._tokenizer.decode(list(ids[:stop]), skip_special_tokens=False)
-        return text
+        return text.removeprefix(self._turn[1])
 
     def digest(self) -> str:
         """``sha256:...``, the same for the same ``tokenizer.json``."""

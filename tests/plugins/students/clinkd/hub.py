@@ -33,7 +33,8 @@ VICUNA = (
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 SMOL = (
-    "<|im_start|>{% for m in messages %}{{ m['role'] | capitalize }}:{% for c in m['content'] %}"
+    "<|im_start|>{% for m in messages %}{{ m['role'] | capitalize }}:"
+    "{{ '' if m['content'][0]['type'] == 'image' else ' ' }}{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n"
     "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
@@ -126,6 +127,8 @@ TEMPLATES = {
     "internvl": CHATML.replace("<IMAGE>", "<IMG_CONTEXT>"),
     "mllama": LLAMA,
 }
+BLANKS = dict.fromkeys(("llava", "llava_next", "smolvlm", "idefics3"), " ")
+"""What a template writes between the prompt and an answer, as those of these models on the Hub do."""
 _IDEFICS = {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": SIDE}, "do_image_splitting": True, **MEAN}
 IMAGES: dict[str, dict[str, Any]] = {
     "gemma3": {"image_processor_type": "Gemma3ImageProcessor", **_SQUARE},

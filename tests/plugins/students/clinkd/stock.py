@@ -18,7 +18,7 @@ from kdkit.core.contracts import Sample
 from kdkit.plugins.students.clinkd.create import create_student
 from kdkit.plugins.students.clinkd.families.known import FAMILIES
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
-from tests.plugins.students.clinkd.hub import SPECIAL, TEMPLATES, write_model
+from tests.plugins.students.clinkd.hub import BLANKS, SPECIAL, TEMPLATES, write_model
 from tests.plugins.students.clinkd.tiny import PICTURES, picture, sample
 
 NAMES = tuple(SPECIAL)
@@ -84,7 +84,8 @@ def stock_inputs(family: str, number: int, one: Sample, answer: str, folder: Pat
     bos = processor.tokenizer.bos_token
     plain = {"add_special_tokens": False} if bos and text.startswith(bos) else {}
     pictures = [image.convert("RGB") for image in images_of(number, one)]
-    found = processor(text=[text + answer], images=[pictures], return_tensors="pt", **plain)
+    text += BLANKS.get(family, "") + answer if answer else ""
+    found = processor(text=[text], images=[pictures], return_tensors="pt", **plain)
     return {name: x for name, x in found.items() if name not in ("rows", "cols")}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ PROCESSOR_FILES = (
 """Copied byte for byte when the student is saved."""
 _NO_SETTINGS = ("_name_or_path", "name_or_path", "auto_map", "chat_template", "processor_class")
 """Keys of processor files that change no pixel."""
+_ANSWER = "ANSWER"
 Message = tuple[str, str]
 """Role and content, with image marks."""
 
@@ -66,11 +68,24 @@ class FamilyProcessor:
         # Gemma 3's templates write the token that begins an image; before transformers 5.24 it has another name.
         image = self._mark = str(getattr(self._processor, "boi_token", None) or self._processor.image_token)
         marks = Marks(end, tokenizer.pad_token or tokenizer.eos_token, tuple(dict.fromkeys((*special, image))))
-        self.tokens = Tokens(self.files, self.where, marks, backend.to_str(), (tokenizer.eos_token,))
+        self.turn = self._turn()
+        self.tokens = Tokens(self.files, self.where, marks, backend.to_str(), (tokenizer.eos_token,), self.turn)
 
     def __deepcopy__(self, _: Any) -> FamilyProcessor:
         """Itself: it does not change, and a copy of a student (an average of weights) reads samples alike."""
         return self
+
+    def _turn(self) -> tuple[str, str]:
+        """The last line of a prompt, and the blanks between it and an answer in the template; both may be empty."""
+        given = [{"role": "user", "content": _parts(f"{IMAGE_MARK}?")}]
+        answered = [*given, {"role": "assistant", "content": _parts(_ANSWER)}]
+        try:
+            prompt = str(self._processor.apply_chat_template(given, add_generation_prompt=True, tokenize=False))
+            whole = str(self._processor.apply_chat_template(answered, tokenize=False))
+        except Exception:  # a template raises what it likes; of prompts the check of a small image tells
+            return "", ""
+        between = whole.removeprefix(prompt).partition(_ANSWER)[0] if whole.startswith(prompt) else ""
+        return re.split(r"[\n>]", prompt)[-1], between if between.isspace() else ""
 
     def text(self, sample: Sample, messages: Sequence[Message]) -> str:
         """The prompt as the folder's chat template makes it, with one image token for each image mark.

@@ -22,14 +22,15 @@ def most_tiles(processor: Any, kind: str) -> int:
     """The most tiles that an image processor of transformers makes of one image.
 
     Args:
-        kind: ``one``; ``crops``: pan and scan of Gemma 3; ``patches``: InternVL's, with the thumbnail; ``pinpoints``:
-            the largest grid of LLaVA-NeXT, with the whole image; ``splits``: Idefics3's rows x columns, with the
-            whole image.
+        kind: ``one``; ``crops``: pan and scan of Gemma 3; ``patches``: InternVL's, with the thumbnail, also where
+            its file says ``crop_to_patches: false``, which transformers' processor overrides; ``pinpoints``: the
+            largest grid of LLaVA-NeXT, with the whole image; ``splits``: Idefics3's rows x columns, with the whole
+            image.
     """
     if kind == "crops":
         return 1 + int(processor.pan_and_scan_max_num_crops if processor.do_pan_and_scan else 0)
     if kind == "patches":
-        return int(processor.max_patches) + 1 if processor.crop_to_patches else 1
+        return int(processor.max_patches) + 1
     if kind == "pinpoints":
         side = _side(processor.crop_size) or _side(processor.size)
         return 1 + max(math.ceil(int(h) / side) * math.ceil(int(w) / side) for h, w in processor.image_grid_pinpoints)
@@ -100,14 +101,26 @@ class Layout:
 
         Args:
             length: tokens of the sample with its answer: what holds for the last token of the prompt holds for these.
+
+        Raises:
+            KdkitError: more tiles than :func:`most_tiles` says.
         """
         made = {}
         for name, axes in self.spec.tensors.items():
             x = tensors[name]
             if "tokens" in axes:
                 x = _continued(x, axes.index("tokens"), length)
+            most = [self._most(axis) for axis in axes]
+            if any(size > limit for size, limit in zip(x.shape, most, strict=False)):
+                raise KdkitError(
+                    "KD-STUD-480",
+                    f"{name} of the processor is larger than kdkit expects",
+                    where=self.spec.name,
+                    why=f"{', '.join(axes)}: {list(x.shape[: len(axes)])}, at most {most}",
+                    fix="correct 'tiles' of the FamilySpec, or the settings of the image processor",
+                )
             made[f"{_SHAPE}{name}"] = torch.tensor(x.shape[: len(axes)])
-            made[f"{_IMAGE}{name}"] = _padded(x, [self._most(axis) for axis in axes])
+            made[f"{_IMAGE}{name}"] = _padded(x, most)
         return made
 
     def unpack(self, inputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch import Tensor
 
 from kdkit.plugins.loaders import IMAGE_TEXT_TO_TEXT
 from kdkit.plugins.students.clinkd.families.known import FAMILIES
+from kdkit.plugins.students.clinkd.tokens import Marks, Tokens
 from tests.errors import raises_error
 from tests.plugins.students.clinkd.hub import TEMPLATES
 from tests.plugins.students.clinkd.stock import create, folder_of, student_of
-from tests.plugins.students.clinkd.tiny import PICTURES, picture, sample
+from tests.plugins.students.clinkd.tiny import PICTURES, answer_logits, picture, sample
 
 
 def changed(family: str, tmp_path: Path, name: str, content: dict[str, Any] | str) -> Path:
@@ -121,6 +126,55 @@ def test_images_of_one_row_are_read() -> None:
     for family in ("internvl", "llava_onevision", "smolvlm"):
         for size in ((600, 1), (1, 600)):
             assert int(create(family, max_tokens=240).prepare(picture(*size), sample("lung"))["length"]) > 0
+
+
+def test_tiles_of_internvl_that_its_file_denies(tmp_path: Path) -> None:
+    """Files of the Hub say ``crop_to_patches: false``, and transformers' processor crops all the same."""
+    folder = changed("internvl", tmp_path, "preprocessor_config.json", {"crop_to_patches": False})
+    one, given = sample("lung"), {name: x[None] for name, x in _row("internvl").items()}
+    student = create("internvl", folder)
+    row = {name: x[None] for name, x in student.prepare(PICTURES[0], one).items()}
+    assert torch.equal(row["tokens"], given["tokens"])
+    assert torch.equal(answer_logits(student, row), answer_logits(student_of("internvl"), given))
+
+
+def _row(family: str) -> dict[str, Tensor]:
+    return dict(student_of(family).prepare(PICTURES[0], sample("lung")))
+
+
+def test_more_tiles_than_expected_are_an_error() -> None:
+    """A plugin's family that names the wrong bound must not lose tiles."""
+    mine = {"internvl": replace(FAMILIES["internvl"], tiles="one")}
+    with raises_error("KD-STUD-480", where="internvl", mentions=("pixel_values", "tiles")):
+        create("internvl", families=mine, max_images=1).prepare(picture(84, 28, 3), sample("lung"))
+
+
+@pytest.mark.parametrize("family", [name for name in TEMPLATES if name != "smolvlm"])
+def test_answers_follow_prompts_as_in_the_template(family: str) -> None:
+    """What is learned is what the template makes of a conversation with this answer: SmolVLM's begin with a blank."""
+    tokens, processor = (
+        student_of(family).preparation.tokens,
+        transformers.AutoProcessor.from_pretrained(folder_of(family)),
+    )
+    given = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]}]
+    answered = [*given, {"role": "assistant", "content": [{"type": "text", "text": "the lung"}]}]
+    prompt = processor.apply_chat_template(given, add_generation_prompt=True, tokenize=False)
+    whole = tokens.encode(processor.apply_chat_template(answered, tokenize=False))
+    wanted = [*tokens.encode(prompt), *tokens.encode_answer("the lung")]
+    assert whole[: len(wanted)] == wanted
+    assert tokens.decode(tokens.encode_answer("the lung")) == "the lung"
+
+
+def test_a_tokenizer_that_writes_a_blank_of_its_own() -> None:
+    """As Llama's: a text alone begins with a blank, so a blank before it would be a second one."""
+    words = ("<unk>", "</s>", "▁", "▁ASSISTANT:", "▁yes")
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, "<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    marks = Marks("</s>", "</s>", ("</s>",))
+    made = Tokens({}, "here", marks, tokenizer.to_str(), turn=("ASSISTANT:", " "))
+    assert made.encode(" yes") == [2, 4]
+    assert made.encode_answer("yes") == [4]
 
 
 def test_settings_that_only_qwen_has() -> None:
