@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from kdkit.core.base.atomic import require_place
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.base.templates import fill
@@ -155,7 +156,7 @@ def label_samples(
 
     Raises:
         KdkitError: a threshold out of range, no such domain, a teacher that is live or lacks text features; the file
-            gives samples their domains; errors of the extraction.
+            cannot be written, or gives samples their domains; errors of the extraction.
     """
     from kdkit.core.data import load_index
 
@@ -164,6 +165,7 @@ def label_samples(
         raise KdkitError("KD-EVAL-341", f"threshold is {request.threshold}", where="--threshold", fix=fix)
     _refuse_live(project, request.teacher)
     path = project.root / "labels" / f"{request.teacher}.csv" if to is None else Path(os.path.abspath(to))
+    require_place(path)
     _refuse_own_domains(project, path)
     index = load_index(project, reporter)
     wanted = index.select(domains=request.domains or None)

@@ -158,6 +158,8 @@ def test_what_cannot_label(root: Path) -> None:
         label(root, {"mass": ["{name}"], "clear": []})
     with raises_error("KD-DATA-013"):
         label(root, domains=("xray",))
+    with raises_error("KD-BASE-300"):  # before anything is extracted
+        label_samples(open_project(root), LabelRequest("radio", CLASSES_OF_CT), root / "images", reporter=Heard())
     vision_teacher("ct", ["mri"]).save(root / "models" / "eyes")
     add_teacher(open_project(root), "eyes", {"from": "local:models/eyes", "loader": "toy-vision", "license": "mit"})
     with raises_error("KD-EVAL-344", mentions=["image"]):
