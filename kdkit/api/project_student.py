@@ -139,12 +139,18 @@ class StudentMethods(OpenedProject):
         seed: int = 0,
         precision: str = "no",
         cpu: bool = False,
+        shard: bool = False,
+        gpus: int | None = None,
         continued: bool = False,
         stage: int | None = None,
     ) -> DistillPlan:
         """What :meth:`distill` would do, with time, memory and disk (``kdkit distill --dry-run``).
 
         Missing features are extracted, since trust decides what is taught. A few steps are measured on a copy.
+
+        Args:
+            gpus: processes of the run; with ``shard`` they share its weights. The steps are measured in this process
+                alone.
 
         Example:
             >>> project.plan().plan.parent is None
@@ -161,6 +167,8 @@ class StudentMethods(OpenedProject):
             seed=seed,
             precision=precision,
             cpu=cpu,
+            shard=shard,
+            processes=gpus or 1,
             continued=continued,
             stage=stage,
         )

@@ -113,6 +113,8 @@ def distill(
             seed=seed,
             precision=precision,
             cpu=cpu,
+            shard=shard,
+            gpus=gpus,
             continued=continued,
             stage=stage,
         )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import nn
 
 from kdkit.core.contracts import Reporter, Silent, Student
-from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
+from kdkit.core.distill.loop.accelerator import end_process_group, launcher_shards, make_accelerator
 from kdkit.core.distill.loop.checkpoint import (
     KEEP,
     SPARE_BYTES,
@@ -100,6 +100,7 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
     Raises:
         KdkitError: initial weights of the student are not here, before anything is extracted; as :func:`prepare`.
     """
+    options = replace(options, shard=launcher_shards() or options.shard)
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if accelerator.is_main_process else Silent()
     with peer_errors():

@@ -19,6 +19,7 @@ class Options:
         cpu: use the CPU even if there is a GPU.
         checkpoint_seconds: time between checkpoints.
         shard: shard weights and optimizer states over the processes (FSDP2). A launcher's own choice counts too.
+        processes: of a run that is planned and not started; otherwise those that a launcher started count.
         track: trackers that receive the loss curve, see :mod:`kdkit.core.distill.loop.tracking`.
     """
 
@@ -31,6 +32,7 @@ class Options:
     checkpoint_seconds: float = 60.0
     track: tuple[str, ...] = ()
     shard: bool = False
+    processes: int = 1
     continued: bool = False
     stage: int | None = None
 

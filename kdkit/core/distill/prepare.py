@@ -15,11 +15,12 @@ from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.checked_inventory import check_recipe, checked_inventory, measurable_domains
 from kdkit.core.distill.correction.schedule import add_correction
+from kdkit.core.distill.loop.distributed import get_world_size
 from kdkit.core.distill.model.student import StudentBuilder, student_facts
 from kdkit.core.distill.on_policy.plan import add_on_policy
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.ablation import shortened
-from kdkit.core.distill.plan.checks import idle_losses
+from kdkit.core.distill.plan.checks import idle_losses, require_even_batches, require_shardable
 from kdkit.core.distill.plan.compatibility import require_outputs, require_previous
 from kdkit.core.distill.plan.continuation import after_stages, continue_from
 from kdkit.core.distill.plan.gaps import warn_of_gaps
@@ -80,6 +81,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
     recipe = _chosen_recipe(project, options)
     versions = Versions(project)
     parent = _parent(versions, incremental=options.from_current)
+    _check_processes(recipe, options)
     if parent is None:
         for line in initial_lines(project):
             reporter.say(line)
@@ -100,6 +102,9 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
         for plan in plans:
             require_outputs(plan.recipe, student)
             require_previous(plan.previous, student)
+            require_even_batches(plan.batch_size, _processes(options))
+            if options.shard:
+                require_shardable(plan.recipe, plan.previous if plan.increments else None)
             warn_of_gaps(plan, parent, versions, reporter)
     return planner.prepared(plans, student, finished)
 
@@ -209,6 +214,18 @@ def _chosen_recipe(project: Project, options: Options) -> Recipe:
             fix=f"'kdkit recipes show {options.recipe or registry.recipe}' prints them",
         )
     return recipe.stages[options.stage - 1]
+
+
+def _check_processes(recipe: Recipe, options: Options) -> None:
+    """Refuse what several processes cannot do, before an extraction; what depends on it, the plan tells."""
+    for stage in recipe.in_order:
+        require_even_batches(stage.optimizer.batch_size, _processes(options))
+        if options.shard:
+            require_shardable(stage, stage.increment.previous if options.incremental else None)
+
+
+def _processes(options: Options) -> int:
+    return max(options.processes, get_world_size())
 
 
 def _inventories(

@@ -12,7 +12,6 @@ from kdkit.core.distill.loop.accelerator import end_process_group, launcher_shar
 from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.tracking import require_trackers
 from kdkit.core.distill.options import Options
-from kdkit.core.distill.plan.checks import require_shardable
 from kdkit.core.distill.prepare import Prepared, prepare
 from kdkit.core.distill.promotion import Outcome, judge_again, promote
 from kdkit.core.distill.stages import train_stages
@@ -45,6 +44,8 @@ def distill(project: Project, options: Options, *, reporter: Reporter | None = N
     options = replace(options, shard=launcher_shards() or options.shard)
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if reporter is not None and accelerator.is_main_process else Silent()
+    if options.shard and accelerator.num_processes == 1:
+        reporter.warn("--shard changes nothing in one process: add --gpus N")
     with peer_errors():
         with accelerator.main_process_first():
             if not options.from_current:
@@ -61,9 +62,6 @@ def train_and_promote(
     folder = project.runs / f"{prepared.plan.digest[:16]}-{options.precision}"
     if prepared.finished is not None:
         return _finish_again(project, prepared, prepared.finished, folder, accelerator, reporter)
-    if options.shard and accelerator.num_processes > 1:
-        for stage in prepared.stages:
-            require_shardable(stage.plan)
     if accelerator.is_main_process:
         if prepared.student.parent is not None:
             GuardTasks(project, prepared.inventory).check(prepared.student.parent)

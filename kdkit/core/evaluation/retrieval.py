@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Sample
 from kdkit.core.data.index import text_key
 
@@ -104,13 +105,30 @@ def mutual_ranks(image: Array, text: Array, right: Integers) -> tuple[Integers, 
 
     Returns:
         (I,) and (T,) int64.
+
+    Raises:
+        KdkitError: rows that are NaN or infinite; nothing would be nearer than they are.
     """
     import torch
 
+    for what, rows in (("images", image), ("captions", text)):
+        _require_finite(what, rows)
     images, texts = (torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32)) for rows in (image, text))
     pairs = torch.from_numpy(np.ascontiguousarray(right, dtype=np.int64))
     with torch.inference_mode():
         return _Ranking(images, texts, pairs).ranks()
+
+
+def _require_finite(what: str, rows: Array) -> None:
+    bad = ~np.isfinite(np.einsum("nd,nd->n", rows, rows))
+    if bad.any():
+        raise KdkitError(
+            "KD-EVAL-500",
+            f"{int(bad.sum())} of {len(rows)} features of {what} are NaN or infinite (first: row {bad.argmax()})",
+            why="every comparison with such a row is false, so each of its answers would count as the nearest",
+            fix="check the model's files and preprocessing, then compute its features again",
+            code=ExitCode.FOUND,
+        )
 
 
 def at_least_as_near(image: Array, text: Array, right: Array) -> Array:

@@ -292,6 +292,21 @@ def test_a_loss_that_is_not_a_number_stops_the_run(folder: Path) -> None:
     assert Versions(open_project(folder)).names() == ("v1",)
 
 
+def test_what_several_processes_cannot_do_is_refused_before_extraction(with_xray: Path) -> None:
+    """As a dry run and the run itself plan, in one process as in many."""
+    before = sorted((with_xray / "features").rglob("*.h5"))
+
+    def refused(error: str, *mentions: str, **options: Any) -> None:
+        with raises_error(error, mentions=mentions):
+            prepare(open_project(with_xray), Options(cpu=True, **options), Silent())
+        assert sorted((with_xray / "features").rglob("*.h5")) == before
+
+    refused("KD-DIST-038", "7 processes", incremental=True, processes=7)
+    recipe(with_xray, ("replay: 0.5", "pull: 0.1, previous: {frozen_energy: 0.5}, replay: 0.5"))
+    refused("KD-DIST-405", "increment.pull, frozen_energy", incremental=True, shard=True)
+    prepare(open_project(with_xray), Options(cpu=True, shard=True, restart=True), Silent()).close()
+
+
 def test_a_finished_run_makes_no_second_version(folder: Path) -> None:
     (folder / "versions" / "current").unlink()  # a kill between the two renames of a promotion
     assert run(open_project(folder)).version.name == "v1"

@@ -12,6 +12,7 @@ from kdkit.core.contracts import Sample
 from kdkit.core.evaluation import retrieval
 from kdkit.core.evaluation.retrieval import TIE, at_least_as_near, mutual_ranks, pair_captions, sample_ranks
 from kdkit.core.evaluation.zero_shot import unit_rows
+from tests.errors import raises_error
 
 Array = np.ndarray[Any, Any]
 
@@ -99,6 +100,19 @@ def test_samples_with_one_image_or_equal_captions_are_one_candidate() -> None:
     to_text, to_image = sample_ranks(image, text, pairs.image_of, pairs.text_of)
     assert to_text.tolist() == [1, 1, 1, 1]  # 'a.png' finds one of its two captions, and 'b.png' the shared one
     assert to_image.tolist() == [1, 3, 1, 1]  # 'round' is nearest to 'c.png', then to 'b.png'
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_no_numbers_are_refused(value: float) -> None:
+    """Otherwise one such image would make all others the first choice of their captions."""
+    rows = np.eye(4, dtype=np.float32)
+    broken = rows.copy()
+    broken[2, 1] = value
+    right = np.stack([np.arange(4)] * 2, axis=1)
+    with raises_error("KD-EVAL-500", mentions=("1 of 4", "row 2")):
+        mutual_ranks(broken, rows, right)
+    with raises_error("KD-EVAL-500"):
+        mutual_ranks(rows, broken, right)
 
 
 def test_captions_at_least_as_near_are_those_of_a_float64_matrix() -> None:

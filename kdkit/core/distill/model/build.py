@@ -32,6 +32,7 @@ from kdkit.core.distill.model.target_norm import TargetNorm, fit_norms
 from kdkit.core.distill.model.task import DistillTask, Term
 from kdkit.core.distill.on_policy.loader import OnPolicyDataLoader, OwnAnswers, make_own_answers
 from kdkit.core.distill.plan.checks import (
+    require_even_batches,
     require_same_coordinates,
     require_same_stored_tokens,
     require_teachable,
@@ -83,12 +84,7 @@ class Build:
         Raises:
             KdkitError: a batch that the ranks cannot share evenly.
         """
-        if plan.batch_size % accelerator.num_processes:
-            raise KdkitError(
-                "KD-DIST-038",
-                f"{accelerator.num_processes} processes cannot share a batch of {plan.batch_size} evenly",
-                fix="choose optimizer.batch_size in the recipe as a multiple of the number of processes",
-            )
+        require_even_batches(plan.batch_size, accelerator.num_processes)
         own = self.own_answers
         given = DistillDataLoader(
             sampler,

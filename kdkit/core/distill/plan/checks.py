@@ -21,9 +21,8 @@ from kdkit.core.features.extract.refusals import find_refusals, refusal_error
 
 if TYPE_CHECKING:
     from kdkit.core.distill.plan.inventory import TeachingInventory
-    from kdkit.core.distill.plan.types import Plan
     from kdkit.core.plugin_system.catalogue import Catalogue
-    from kdkit.core.project.recipe import Recipe
+    from kdkit.core.project.recipe import PreviousPart, Recipe
     from kdkit.core.teachers import OpenTeacher
 
 TOKENIZER = "tokenizer"
@@ -226,18 +225,21 @@ def _token_remedy(teacher: str) -> str:
     )
 
 
-def require_shardable(plan: Plan) -> None:
-    """Check that the plan needs no whole weights during training.
+def require_shardable(recipe: Recipe, previous: PreviousPart | None) -> None:
+    """Check that a run with ``--shard`` needs no whole weights during training.
+
+    Args:
+        previous: how the previous version takes part in an increment; None for another run.
 
     Raises:
-        KdkitError: a part of the plan that reads or changes them.
+        KdkitError: a part of the run that reads or changes them.
     """
     whole = {
-        "increment.pull": plan.increments and plan.recipe.increment.pull > 0,
-        "frozen_energy": plan.previous.frozen_energy > 0,
-        "altered": plan.previous.altered > 0,
-        "correction": plan.correction is not None,
-        "on_policy": plan.on_policy is not None,
+        "increment.pull": previous is not None and recipe.increment.pull > 0,
+        "frozen_energy": previous is not None and previous.frozen_energy > 0,
+        "altered": previous is not None and previous.altered > 0,
+        "correction": recipe.correction is not None,
+        "on_policy": recipe.on_policy is not None,
     }
     found = [name for name, used in whole.items() if used]
     if found:
@@ -247,4 +249,14 @@ def require_shardable(plan: Plan) -> None:
             where="--shard",
             why="it reads or changes whole weights during training",
             fix="train without --shard, or remove it from the recipe",
+        )
+
+
+def require_even_batches(batch_size: int, processes: int) -> None:
+    """Raises: KdkitError: a batch that the processes cannot share evenly."""
+    if batch_size % processes:
+        raise KdkitError(
+            "KD-DIST-038",
+            f"{processes} processes cannot share a batch of {batch_size} evenly",
+            fix="choose optimizer.batch_size in the recipe as a multiple of the number of processes",
         )
