@@ -191,6 +191,11 @@ class StudentMethods(OpenedProject):
 
         Args:
             steps: training steps; the first two are not counted.
+            incremental: measure the training of what is new since the current version.
+            recipe: name or YAML file; by default the registry's.
+            seed: of the student and its batches.
+            precision: ``no`` (float32) or ``bf16``.
+            cpu: use the CPU even if there is a GPU.
 
         Returns:
             The profile; None in all processes of a distributed run but the first.
