@@ -117,9 +117,12 @@ def _project(project: Project, reporter: Reporter) -> list[Item]:
 
 def _recipes(project: Project) -> Iterator[str]:
     """The registry's recipe and those that its stages name; an unreadable file is bundled as it is."""
-    yield project.registry.recipe
+    own = project.registry.recipe
+    if is_path(own):
+        _inside(project, own)  # before it is read
+    yield own
     with suppress(KdkitError):
-        yield from stage_recipes(recipe_file(project.registry.recipe, project.catalogue, project.root))
+        yield from stage_recipes(recipe_file(own, project.catalogue, project.root))
 
 
 def _paths_in(value: Any) -> Iterator[str]:
