@@ -29,13 +29,13 @@ from tests.recorder import Recorder
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The manifests that were read; files that have just changed count as old ones."""
     found: list[Path] = []
-    rows = JsonlManifest.rows
+    read = JsonlManifest.__iter__
 
     def counted(self: JsonlManifest) -> Iterator[Any]:
         found.append(self.location)
-        yield from rows(self)
+        yield from read(self)
 
-    monkeypatch.setattr(JsonlManifest, "rows", counted)
+    monkeypatch.setattr(JsonlManifest, "__iter__", counted)
     monkeypatch.setattr(stamps, "RECENT_NS", -(10**15))
     return found
 
@@ -179,17 +179,17 @@ def test_entries_that_share_a_listing_have_the_same_ids(tmp_path: Path) -> None:
 
 
 def test_data_that_change_while_they_are_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    project, rows, times = make_project(tmp_path, [row(i) for i in range(3)]), JsonlManifest.rows, 1
+    project, read, times = make_project(tmp_path, [row(i) for i in range(3)]), JsonlManifest.__iter__, 1
 
     def changing(self: JsonlManifest) -> Iterator[Any]:
         nonlocal times
-        for number, pair in enumerate(rows(self)):
-            if number == 1 and times:
+        for number, found in enumerate(read(self)):
+            if number == 0 and times:
                 times -= 1
                 self.location.write_text(self.location.read_text() + json.dumps(row(3, image="0.png")) + "\n")
-            yield pair
+            yield found
 
-    monkeypatch.setattr(JsonlManifest, "rows", changing)
+    monkeypatch.setattr(JsonlManifest, "__iter__", changing)
     assert len(load(project)[0]) == 4, "read again"
     times = 9
     with raises_error("KD-DATA-181", where=str(tmp_path / "data/samples.jsonl")):
