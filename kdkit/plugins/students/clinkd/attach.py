@@ -13,7 +13,8 @@ from torch import Tensor
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import RopeVariant
 from kdkit.plugins.students.clinkd.families.known import FAMILIES
-from kdkit.plugins.students.clinkd.rotary import AXES, exchange, make_variant, position_rows
+from kdkit.plugins.students.clinkd.families.spec import FamilySpec
+from kdkit.plugins.students.clinkd.rotary import AXES, exchange, make_variant, position_rows, refused
 from kdkit.plugins.students.clinkd.settings import Choice
 
 
@@ -27,8 +28,9 @@ def attach(model: Any, variant: RopeVariant, name: str = "") -> None:
     Raises:
         KdkitError: a variant that this model cannot take; later, videos and packed batches.
     """
-    family = FAMILIES[model.config.model_type]
-    exchange(model, variant, name or type(variant).__name__, family)
+    name = name or type(variant).__name__
+    family = _family(model, name)
+    exchange(model, variant, name, family)
     if family.positions == "index":
         return
     inner = model.model
@@ -76,7 +78,7 @@ def attach_saved(model: Any, name: str, revision: str | None = None) -> None:
             why=f"it has no {SAVED}",
             fix="name a folder, or a repository, that kdkit wrote",
         )
-    settings, family = saved.settings, FAMILIES[model.config.model_type]
+    settings, family = saved.settings, _family(model, name)
     variant, rope = make_variant(settings.rope or Choice(family.rope, {}), model, family)
     attach(model, variant, rope.name)
     if settings.vision_rope is not None:
@@ -84,6 +86,13 @@ def attach_saved(model: Any, name: str, revision: str | None = None) -> None:
         turns = VisionTurns(model, vision_variant, vision_rope.name, family)
         read_turns(turns, folder)
         model.model.visual.turns = turns.to(model.device)  # so that it moves with the tower
+
+
+def _family(model: Any, name: str) -> FamilySpec:
+    kind = model.config.model_type
+    if kind not in FAMILIES:
+        raise refused(name, f"kdkit does not know models of type '{kind}', it knows {', '.join(FAMILIES)}")
+    return FAMILIES[kind]
 
 
 def _rope_index(

@@ -15,7 +15,7 @@ from kdkit.core.contracts import PinnedBase, Published
 from kdkit.plugins.students import MAX_ASPECT
 from kdkit.plugins.students.clinkd.chat_template import NAME as CHAT_TEMPLATE
 from kdkit.plugins.students.clinkd.chat_template import chat_template
-from kdkit.plugins.students.clinkd.families.known import FAMILIES
+from kdkit.plugins.students.clinkd.families.known import FAMILIES, find_family
 from kdkit.plugins.students.clinkd.families.processor import FamilyProcessor
 from kdkit.plugins.students.clinkd.families.spec import FamilySpec
 from kdkit.plugins.students.clinkd.folder import SAVED, TURNS, Saved, read_images, write_json
@@ -70,8 +70,19 @@ print(processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
 """
 
 
-def publish(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[str, str]) -> Published:  # noqa: ARG001
+def publish(
+    folder: Path,
+    to: Path,
+    name: str,
+    *,
+    merged: bool,
+    skip: Mapping[str, str],  # noqa: ARG001
+    families: Mapping[str, FamilySpec] = FAMILIES,
+) -> Published:
     """See ``StudentSpec.publisher``: adapters with their base pinned to a commit, or whole weights.
+
+    Args:
+        families: as of ``create_student``: a plugin's publisher passes its own.
 
     Raises:
         KdkitError: no saved student of this family; adapters with a missing base, or one of an unknown repository.
@@ -90,15 +101,15 @@ def publish(folder: Path, to: Path, name: str, *, merged: bool, skip: Mapping[st
     if saved.base is None:
         _copy(folder, to)
     elif merged:
-        _save_merged(folder, to)
+        _save_merged(folder, to, families)
     else:
         base = _pinned(saved, folder)
         _copy(folder, to)
         _pin(to, saved, base)
     names = tuple(sorted(path.name for path in to.iterdir()))
     settings = replace(saved.settings, lora=None) if merged else saved.settings
-    model = _read((base.folder if base else to) / _MODEL)
-    family = FAMILIES[model["model_type"]]
+    weights = base.folder if base else to
+    model, family = _read(weights / _MODEL), find_family(weights, families)
     _write_for_stock(folder, to, settings, model, family)
     images = read_images(to, settings) if family.reader == "chatml" else None
     attached = not _is_own(settings, model, family)
@@ -163,11 +174,11 @@ def _pin(to: Path, saved: Saved, base: PinnedBase) -> None:
     write_json(to / _ADAPTERS, {**adapters, **named})
 
 
-def _save_merged(folder: Path, to: Path) -> None:
+def _save_merged(folder: Path, to: Path, families: Mapping[str, FamilySpec]) -> None:
     """Save the student with its adapters merged."""
     from kdkit.plugins.students.clinkd.create import load_student
 
-    student = load_student(folder)
+    student = load_student(folder, families=families)
     student.network = student.network.merge_and_unload()
     student.settings = replace(student.settings, lora=None)
     student.save(to)

@@ -130,13 +130,13 @@ class Tokens:
         return text.removeprefix(self._turn[1])
 
     def digest(self) -> str:
-        """``sha256:...``, the same for the same ``tokenizer.json``."""
+        """``sha256:...``, the same for the same ``tokenizer.json`` and the same blanks before answers."""
         return self._digest
 
     @cached_property
     def _digest(self) -> str:
         content = self.files["tokenizer.json"] if self._content is None else self._content.encode()
-        return f"sha256:{hashlib.sha256(content).hexdigest()}"
+        return f"sha256:{hashlib.sha256(content + self._turn[1].encode()).hexdigest()}"
 
     @cached_property
     def unwritable(self) -> frozenset[int]:

@@ -128,3 +128,5 @@ def test_other_families_are_published_with_the_files_of_their_own(
     assert done.needs == ()
     assert answers(tmp_path, done.lines[done.library] + done.probes[done.library], asked, monkeypatch) <= 2e-4
     assert load_student(tmp_path / "out").identity() == load_student(tmp_path / "saved").identity()
+    with raises_error("KD-STUD-420", mentions=(family,)):
+        publish(tmp_path / "saved", tmp_path / "again", "again", merged=False, skip={}, families={})

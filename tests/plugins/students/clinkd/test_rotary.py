@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -175,6 +176,12 @@ def test_attached_to_a_stock_model(family: str, rope: str, tmp_path: Path) -> No
     )[0, len(prompt.ids) :]
     wanted_ids = student.answer(PICTURES[:1], [chosen], Decoding(max_new=6))[0][0].ids
     assert tuple(found.tolist())[: len(wanted_ids)] == wanted_ids
+
+
+def test_a_model_of_an_unknown_type_is_refused() -> None:
+    model = SimpleNamespace(config=SimpleNamespace(model_type="glm4v"))
+    with raises_error("KD-STUD-038", mentions=("glm4v", "qwen2_vl")):
+        attach(model, load_catalogue().make("rope", "mcg-rope"))
 
 
 def test_attached_models_refuse_packed_rows(tmp_path: Path) -> None:

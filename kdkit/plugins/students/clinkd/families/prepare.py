@@ -138,10 +138,9 @@ class ProcessorPreparation(AnswerReader):
         """What decides a sample's inputs."""
         settings, processor = self.settings, self.processor
         template = digest_files({"template": processor.template.encode()})
-        blanks = f", {processor.turn[1]!r} before answers" if processor.turn[1] else ""
         return {
             "tokenizer": self.tokens.digest(),
-            "template": f"{TEMPLATE}, {template}, system {settings.system!r}, question {settings.question!r}{blanks}",
+            "template": f"{TEMPLATE}, {template}, system {settings.system!r}, question {settings.question!r}",
             "preprocessing": f"{processor.kind}, {processor.settings()}",
             "boxes": self.boxes.family,
         }

@@ -61,31 +61,43 @@ class FamilyProcessor:
         tokenizer = self._processor.tokenizer
         backend = tokenizer.backend_tokenizer
         backend.no_padding(), backend.no_truncation()  # once here, so that threads find nothing to change
-        vocabulary = tokenizer.get_vocab()
-        end = spec.end if spec.end in vocabulary else tokenizer.eos_token
         added = [str(x) for x in tokenizer.added_tokens_decoder.values() if x.special]
         special = tuple(x for x in (*tokenizer.all_special_tokens, *added) if not _in_answers(x))
+        self.turn, closing = self._turn(special)
+        eos = tokenizer.eos_token
+        end = spec.end if spec.end in tokenizer.get_vocab() else closing or eos
+        if not end:
+            raise KdkitError(
+                "KD-STUD-481",
+                "the tokenizer has no token that ends an answer",
+                where=self.where,
+                why="tokenizer_config.json names no eos_token, and the chat template ends turns with none",
+                fix="take tokenizer_config.json from the model's repository",
+            )
         # Gemma 3's templates write the token that begins an image; before transformers 5.24 it has another name.
         image = self._mark = str(getattr(self._processor, "boi_token", None) or self._processor.image_token)
-        marks = Marks(end, tokenizer.pad_token or tokenizer.eos_token, tuple(dict.fromkeys((*special, image))))
-        self.turn = self._turn()
-        self.tokens = Tokens(self.files, self.where, marks, backend.to_str(), (tokenizer.eos_token,), self.turn)
+        marks = Marks(end, tokenizer.pad_token or eos or end, tuple(dict.fromkeys((*special, image))))
+        self.tokens = Tokens(self.files, self.where, marks, backend.to_str(), (eos,) if eos else (), self.turn)
 
     def __deepcopy__(self, _: Any) -> FamilyProcessor:
         """Itself: it does not change, and a copy of a student (an average of weights) reads samples alike."""
         return self
 
-    def _turn(self) -> tuple[str, str]:
-        """The last line of a prompt, and the blanks between it and an answer in the template; both may be empty."""
+    def _turn(self, special: Sequence[str]) -> tuple[tuple[str, str], str]:
+        """How the template places an answer: the last line of a prompt, and the blanks between it and an answer, if
+        any; and the one of the ``special`` tokens right behind an answer, if there is one."""
         given = [{"role": "user", "content": _parts(f"{IMAGE_MARK}?")}]
         answered = [*given, {"role": "assistant", "content": _parts(_ANSWER)}]
         try:
             prompt = str(self._processor.apply_chat_template(given, add_generation_prompt=True, tokenize=False))
             whole = str(self._processor.apply_chat_template(answered, tokenize=False))
         except Exception:  # a template raises what it likes; of prompts the check of a small image tells
-            return "", ""
+            return ("", ""), ""
         between = whole.removeprefix(prompt).partition(_ANSWER)[0] if whole.startswith(prompt) else ""
-        return re.split(r"[\n>]", prompt)[-1], between if between.isspace() else ""
+        behind = whole.rpartition(_ANSWER)[2]
+        closing = [token for token in special if behind.startswith(token)]
+        line = re.split(r"[\n>]", prompt)[-1]
+        return (line, between if between.isspace() else ""), max(closing, key=len, default="")
 
     def text(self, sample: Sample, messages: Sequence[Message]) -> str:
         """The prompt as the folder's chat template makes it, with one image token for each image mark.
@@ -127,6 +139,7 @@ class FamilyProcessor:
                 do_normalize=False,
                 **plain,
             )
+            tensors = {name: found[name] for name in self.spec.tensors}
         except Exception as error:  # transformers and tokenizers raise what they like
             sizes = ", ".join(f"{image.width} x {image.height}" for image in images)
             raise KdkitError(
@@ -136,7 +149,6 @@ class FamilyProcessor:
                 why=f"images of {sizes} pixels: {' '.join(str(error).split())[:400]}",
                 fix="correct the sample, or take tokenizer and processor of the model's repository",
             ) from error
-        tensors = {name: found[name] for name in self.spec.tensors}
         tensors[PIXELS] = as_bytes(tensors[PIXELS], self.where)
         if self.spec.real:
             tensors[self.spec.real] = tensors[self.spec.real].bool()  # a mask of pixels would be larger than these

@@ -24,7 +24,8 @@ class FamilySpec:
             column of every token, on those rotary planes; ``index`` is one number for every token.
         boxes: the family of :class:`BoxCodec` of its pretraining, or ``as-is`` if it has none.
         system: the system message of samples without one; empty for none.
-        end: the token that ends a turn of its chat template; the tokenizer's end token where it has no such token.
+        end: the token that ends a turn of its chat template; where the tokenizer has no such token, the special token
+            that the folder's template writes behind an answer, or the tokenizer's end token.
         tensors: with ``processor``: the model's image arguments, and the axes of each.
         tiles: with ``processor``: what bounds the tiles of an image, see :func:`tensors.most_tiles`.
         real: the mask among ``tensors`` that is zero for tiles of padding, which are zero after normalization.

@@ -81,6 +81,23 @@ def test_a_folder_without_a_template(tmp_path: Path) -> None:
         create("llava", folder)
 
 
+def test_the_token_that_ends_an_answer(tmp_path: Path) -> None:
+    """LLaVA with another language model: its template ends turns, the tokenizer's end token ends documents."""
+    folder = changed("llava", tmp_path, "chat_template.jinja", TEMPLATES["llava_onevision"])
+    tokens = create("llava", folder).preparation.tokens
+    assert tokens.marks.end == "<|im_end|>"
+    assert tokens.id("</s>") in tokens.ends
+    usual = student_of("llava").preparation.tokens
+    assert usual.marks.end == "</s>"
+    assert tokens.digest() != usual.digest(), "answers begin with a blank there, so they are other tokens"
+
+
+def test_a_tokenizer_without_an_end(tmp_path: Path) -> None:
+    folder = changed("llava", tmp_path, "tokenizer_config.json", {"eos_token": None, "pad_token": None})
+    with raises_error("KD-STUD-481", where=str(folder)):
+        create("llava", folder)
+
+
 def test_a_context_that_is_shorter_than_an_image() -> None:
     with raises_error("KD-STUD-427", mentions=("max_tokens is 8",)):
         create("llava", max_tokens=8)
