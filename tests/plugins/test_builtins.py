@@ -39,7 +39,7 @@ def test_a_spec_is_complete_plain_data(family: str, entry: Entry) -> None:
     assert json.loads(json.dumps(dataclasses.asdict(spec)))["name"] == spec.name
     if isinstance(spec, TeacherSpec):
         assert family == "teacher"
-        assert spec.source.partition(":")[0] in ("hf", "local", "package") or spec.unavailable
+        assert spec.source.partition(":")[0] in ("hf", "https", "local", "package") or spec.unavailable
         assert spec.loader in CATALOGUE.names("loader") or (spec.loader == "" and spec.unavailable)
     elif isinstance(spec, RecipeSpec):
         package, _, name = spec.resource.partition(":")

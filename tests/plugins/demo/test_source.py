@@ -12,6 +12,7 @@ from PIL import Image
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample, Skipped
+from kdkit.core.data.batches import in_samples
 from kdkit.core.data.locations import file_of
 from kdkit.plugins.demo.images import FINDINGS, SIZE
 from kdkit.plugins.demo.source import read_procedural, read_questions
@@ -21,7 +22,7 @@ from tests.errors import raises_error
 
 def drawn(entries: Iterable[Sample | Skipped]) -> list[Sample]:
     """The samples of a source that skips nothing."""
-    found = list(entries)
+    found = list(in_samples(entries))
     samples = [entry for entry in found if isinstance(entry, Sample)]
     assert len(samples) == len(found)
     return samples
