@@ -98,6 +98,11 @@ def is_part(x: Tensor) -> bool:
     return isinstance(x, DTensor)
 
 
+def own_part(x: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor; a whole one unchanged."""
+    return cast(Tensor, cast(Any, x).to_local()) if is_part(x) else x
+
+
 def full_tensor(x: Tensor, *, everywhere: bool = False) -> Tensor:
     """``x`` on the CPU; of a sharded tensor all parts, on the main process alone unless ``everywhere`` is set.
 

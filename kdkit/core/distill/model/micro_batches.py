@@ -16,6 +16,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.memory import free_memory
 from kdkit.core.contracts import Reporter, Silent, Student
 from kdkit.core.distill.loop.distributed import get_world_size
+from kdkit.core.distill.loop.sharding import own_part
 
 PROBE_ROWS = (1, 3)
 """Samples of the two forward passes that measure activations: what both keep, such as weights in lower precision, is
@@ -86,7 +87,7 @@ class MicroBatches:
     def _measure(self, student: nn.Module, inputs: Mapping[str, Tensor], total: int) -> int:
         """The largest size whose activations fit, equal on all ranks."""
         device = next(student.parameters()).device
-        states = 3 * sum(p.nbytes for p in student.parameters() if p.requires_grad)  # gradient, and two of AdamW
+        states = 3 * sum(own_part(p).nbytes for p in student.parameters() if p.requires_grad)  # gradient, and two of AdamW
         free = max(0.0, free_memory(device) - states)
         few, more = (activation_bytes(student, {name: x[:rows] for name, x in inputs.items()}) for rows in PROBE_ROWS)
         each = (more - few) / (PROBE_ROWS[1] - PROBE_ROWS[0])
@@ -122,7 +123,7 @@ def require_separable(student: nn.Module) -> None:
 
 def activation_bytes(student: nn.Module, inputs: Mapping[str, Tensor]) -> int:
     """Bytes that one forward pass keeps for the backward pass, without the parameters."""
-    parameters = {p.untyped_storage().data_ptr() for p in student.parameters()}
+    parameters = {own_part(p).untyped_storage().data_ptr() for p in student.parameters()}
     kept: dict[int, int] = {}
 
     def keep(x: Tensor) -> Tensor:

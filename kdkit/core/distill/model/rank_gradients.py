@@ -97,16 +97,19 @@ def losses_over_ranks(
     world = get_world_size()
     scales = [weight * world if part else weight for weight, part in zip(weights, shared, strict=True)]
     objective = torch.stack([scale * value for scale, value in zip(scales, values, strict=True)]).sum()
-    if not objective.requires_grad:
-        return total, totals
     leaves, trained = gathered.leaves, [p for p in parameters if p.requires_grad]
-    found = torch.autograd.grad(objective, [*leaves.values(), *trained], allow_unused=True)
+    found: Sequence[Tensor | None] = [None] * (len(leaves) + len(trained))
+    if objective.requires_grad:  # it need not, on a rank whose rows teach nothing; the others wait for it below
+        found = torch.autograd.grad(objective, [*leaves.values(), *trained], allow_unused=True)
     by_output = gathered.gradients(dict(zip(leaves, found, strict=False)))
     trainable = [(x, by_output.get(name)) for name, x in outputs.items() if x.requires_grad]
     trainable += zip(trained, found[len(leaves) :], strict=True)
     if uniform:
         trainable = _uniform(trainable)
     used = [(x, gradient) for x, gradient in trainable if gradient is not None]
+    used = used or [(x, torch.zeros_like(x)) for x, _ in trainable]
+    if not used:
+        return total, totals
     return cast(Tensor, _WithGradients.apply(total, [g for _, g in used], *(x for x, _ in used))), totals
 
 

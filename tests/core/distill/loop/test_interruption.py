@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.interruption import interrupts_immediately, stop_requests
 from tests.errors import raises_error
+from tests.ranks import run_ranks
 
 CPU = torch.device("cpu")
 
@@ -48,4 +48,4 @@ def _worker(rank: int, folder: str) -> None:
 
 
 def test_all_ranks_have_one_plan_and_stop_at_one_step_and_a_dead_one_is_named(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(str(tmp_path),), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    run_ranks(_worker, str(tmp_path), world=2)

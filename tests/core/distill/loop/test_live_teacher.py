@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from kdkit.core.contracts import SignalSpec
@@ -29,6 +28,7 @@ from kdkit.core.features.extract.extraction import extract
 from kdkit.core.project.recipe import Normalize
 from kdkit.core.teachers.open import OpenTeacher
 from tests.core.features.small import index_of, open_as, picture_samples
+from tests.ranks import run_ranks
 from tests.toys import ToyEncoder
 
 
@@ -172,7 +172,7 @@ def _worker(rank: int, world: int, folder: str) -> None:
 
 
 def test_processes_share_the_work(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(2, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    run_ranks(_worker, 2, str(tmp_path), world=2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
     live, _, _, _ = watched(tmp_path / "alone")
     alone = {name: live.gather(name, np.arange(7)).tolist() for name in ("image", "ids")}

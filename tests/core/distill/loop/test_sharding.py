@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -30,8 +29,10 @@ from kdkit.plugins.losses.clip import ClipLoss
 from kdkit.plugins.losses.fd import FeatureDistillation
 from kdkit.plugins.losses.icl import InteractiveContrast
 from tests.errors import raises_error
+from tests.ranks import run_ranks
 
-WORLD, BATCH, STEPS = 2, 8, 12
+WORLD, BATCH, STEPS, BEGUN = 2, 8, 8, 3
+Size: TypeAlias = int | Literal["auto"] | None
 SETTINGS = TrainSettings(
     steps=STEPS,
     lr=1e-2,
@@ -75,7 +76,7 @@ class Towers(nn.Module):
         return {"image": self.frozen(x), "text": text, "logit_scale": self.logit_scale.exp()}
 
 
-def make_task(size: int | None) -> DistillTask:
+def make_task(size: Size) -> DistillTask:
     torch.manual_seed(0)
     student = Towers()
     heads = make_heads(student.outputs, {"image": 9, "text": 9}, shared_towers=False)
@@ -120,7 +121,7 @@ class Loader:
 
 
 def trained(
-    folder: Path, rank: int = 0, world: int = 1, *, size: int | None = None, last: int = STEPS, sharded: bool = False
+    folder: Path, rank: int = 0, world: int = 1, *, size: Size = None, last: int = STEPS, sharded: bool = False
 ) -> tuple[dict[str, Tensor], Progress]:
     task, accelerator = make_task(size), Accelerator(cpu=True)
     progress = train(
@@ -146,12 +147,12 @@ def _worker(rank: int, folder: str, port: int) -> None:
     whole, progress = trained(runs / "sharded", rank, WORLD, sharded=True, size=3)
     assert progress.strategy == "fsdp2"
     torch.save(whole, runs / f"weights-{rank}")
-    continued, _ = trained(runs / "begun by one", rank, WORLD, sharded=True)
+    continued, _ = trained(runs / "begun by one", rank, WORLD, sharded=True, size="auto")
     torch.save(continued, runs / f"continued-{rank}")
     training = Training(make_task(None), SETTINGS, Accelerator(cpu=True), sharded=True)
     parts = {name: p for name, p in training.task.named_parameters() if p.ndim}
     assert all(isinstance(p, DTensor) and cast(Any, p).to_local().numel() < p.numel() for p in parts.values())
-    trained(runs / "begun by two", rank, WORLD, sharded=True, last=5)
+    trained(runs / "begun by two", rank, WORLD, sharded=True, last=BEGUN)
     dist.barrier()
     dist.destroy_process_group()
 
@@ -162,10 +163,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import socket
 
     path = tmp_path_factory.mktemp("runs")
-    trained(path / "begun by one", last=5)
+    trained(path / "begun by one", last=BEGUN)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    mp.spawn(_worker, args=(str(path), port), nprocs=WORLD)  # type: ignore[attr-defined,no-untyped-call]
+    run_ranks(_worker, str(path), port, world=WORLD)
     return path
 
 

@@ -8,7 +8,6 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from kdkit.api.student import DistillPlan
@@ -23,6 +22,7 @@ from tests.core.distill.building import build_prepared
 from tests.core.distill.model.test_task import gradients, make_batch, make_task
 from tests.core.distill.toy_runs import assert_equal, recipe, run, weights
 from tests.errors import raises_error
+from tests.ranks import run_ranks
 from tests.toy_project import open_project
 from tests.toys import ToyEncoder
 
@@ -125,7 +125,7 @@ def _worker(rank: int, world: int, folder: str) -> None:
 
 
 def test_two_processes_give_value_and_gradients_of_one(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(2, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    run_ranks(_worker, 2, str(tmp_path), world=2)
     task = altered_task()
     parts = task(**make_batch(), seeds=SEEDS)
     parts["loss"].backward()

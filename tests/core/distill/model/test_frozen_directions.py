@@ -8,7 +8,6 @@ from typing import cast
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from kdkit.api.student import DistillPlan
@@ -23,6 +22,7 @@ from kdkit.core.distill.run import distill
 from tests.core.distill.building import build_prepared
 from tests.core.distill.model.test_task import SETTINGS, make_batch, make_task
 from tests.core.distill.toy_runs import assert_equal, recipe, run, weights
+from tests.ranks import run_ranks
 from tests.toy_project import open_project
 
 ENERGY = 0.6
@@ -130,7 +130,7 @@ def _steps(task: DistillTask, model: nn.Module, batch: dict[str, object]) -> Non
 
 
 def test_two_processes_train_the_student_of_one(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(2, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    run_ranks(_worker, 2, str(tmp_path), world=2)
     task = frozen_task()
     _steps(task, task, cast(dict[str, object], make_batch()))
     for name, x in torch.load(tmp_path / "student", weights_only=True).items():

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from kdkit.core.distill.model.sharded_rows import ShardedRows, compute_sharded_rows
 from tests.errors import raises_error
+from tests.ranks import run_ranks
 
 SIZE, COUNT, WORLD = 4, 22, 2
 """Six groups, the last one shorter."""
@@ -75,7 +75,7 @@ def _worker(rank: int, folder: str) -> None:
 
 
 def test_processes_share_the_work_and_have_the_rows_of_one(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(str(tmp_path),), nprocs=WORLD)  # type: ignore[attr-defined,no-untyped-call]
+    run_ranks(_worker, str(tmp_path), world=WORLD)
     for count in (COUNT, SIZE):  # of one group the second process makes nothing
         alone, maker = made(tmp_path / "alone", count)
         expected = alone.gather("near", np.arange(count)).tolist()
