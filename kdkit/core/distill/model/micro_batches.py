@@ -87,7 +87,8 @@ class MicroBatches:
     def _measure(self, student: nn.Module, inputs: Mapping[str, Tensor], total: int) -> int:
         """The largest size whose activations fit, equal on all ranks."""
         device = next(student.parameters()).device
-        states = 3 * sum(own_part(p).nbytes for p in student.parameters() if p.requires_grad)  # gradient, and two of AdamW
+        trained = [own_part(p) for p in student.parameters() if p.requires_grad]
+        states = 3 * sum(p.nbytes for p in trained)  # gradient, and two of AdamW
         free = max(0.0, free_memory(device) - states)
         few, more = (activation_bytes(student, {name: x[:rows] for name, x in inputs.items()}) for rows in PROBE_ROWS)
         each = (more - few) / (PROBE_ROWS[1] - PROBE_ROWS[0])
