@@ -16,6 +16,7 @@ import pytest
 
 import kdkit.testing as kit
 from kdkit.core.contracts import Sample
+from kdkit.core.data.batches import in_samples
 from kdkit.core.plugin_system.catalogue import FAMILIES
 from kdkit.core.plugin_system.discovery import discover
 from kdkit.core.plugin_system.installed import BUILT_IN, installed
@@ -104,7 +105,7 @@ class Procedural(kit.SourceContract):
     def test_missing_location(self) -> None:
         """Where there is nothing it draws."""
         nowhere = self.scratch() / "nowhere"
-        assert len(list(self.catalogue.make("source", self.name, location=nowhere, **self.options))) == 4
+        assert len(list(in_samples(self.catalogue.make("source", self.name, location=nowhere, **self.options)))) == 4
 
     def damaged(self) -> Path:
         other = self.scratch() / "others"
