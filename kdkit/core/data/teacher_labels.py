@@ -98,8 +98,9 @@ class TeacherLabels:
             else:
                 yield self._labeled(sample, found)
         for id_, lost in labels.items():
-            fix = "write the file again: kdkit data label"
-            yield Skipped(f"labels of teacher '{lost.teacher}' without a sample", id_, fix, level="warning")
+            what = f"labels of teacher '{lost.teacher}' without a sample in this data entry"
+            fix = "they may be of another entry, which can name the file too; or write it again: kdkit data label"
+            yield Skipped(what, id_, fix, level="warning")
 
     def _labeled(self, sample: Sample, found: TeacherLabel) -> Sample:
         facts: dict[str, str | float] = {

@@ -92,7 +92,7 @@ def test_held_out_samples_and_unknown_ids_are_told(tmp_path: Path) -> None:
     assert sorted(line.partition(" skipped")[0].partition(": ")[2] for line in heard.warnings) == [
         "1 labels of teacher 'radio' on calibration samples",
         "1 labels of teacher 'radio' on test samples",
-        "1 labels of teacher 'radio' without a sample",
+        "1 labels of teacher 'radio' without a sample in this data entry",
     ]
 
 
