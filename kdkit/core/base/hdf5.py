@@ -42,13 +42,14 @@ def read_coordinates(dataset: h5py.Dataset, name: str) -> NDArray[Any]:
     Raises:
         ValueError: it is damaged, or holds something else.
     """
+    shape, batched = dataset.shape or (), dataset.ndim == 3 and dataset.shape[0] == 1  # some versions keep that axis
+    shape = shape[1:] if batched else shape
+    if len(shape) != 2 or shape[1] < 2 or dataset.dtype.kind not in "iuf":  # before the values take memory
+        raise ValueError(f"'{name}' is {dataset.dtype} of shape {shape}")
     try:
-        found = np.asarray(dataset[...])
+        found: NDArray[Any] = np.asarray(dataset[0] if batched else dataset[...])
     except DAMAGED as error:
         raise ValueError(str(error)) from None
-    found = found[0] if found.ndim == 3 and len(found) == 1 else found  # some versions keep the batch axis
-    if found.ndim != 2 or found.shape[1] < 2 or found.dtype.kind not in "iuf":
-        raise ValueError(f"'{name}' is {found.dtype} of shape {found.shape}")
     if not np.isfinite(found).all():
         raise ValueError(f"'{name}' has NaN or infinity")
     return found

@@ -132,7 +132,7 @@ class SampleIndex:
         rows = self.samples.naming(IMAGE_CAPTIONS)
         if not len(rows):
             return None
-        keys = self.samples.image_keys.take(pa.array(rows)).combine_chunks().dictionary_encode()
+        keys = self.samples.image_keys.cast(pa.large_string()).take(pa.array(rows)).combine_chunks().dictionary_encode()
         found = np.arange(len(self), dtype=np.int64)
         found[rows] = len(self) + keys.indices.to_numpy().astype(np.int64)
         return found

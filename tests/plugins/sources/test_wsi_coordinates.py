@@ -83,7 +83,9 @@ def test_values_lie_in_the_file_itself(tmp_path: Path, slide: Path) -> None:
         file["features"] = [1.0]
     with h5py.File(tmp_path / "d.h5", "w") as file:  # a few bytes that would become 16 TB
         file.create_dataset("coords", (10**12, 2), dtype="i8", chunks=(1024, 2)).attrs.update(CLAM)
-    for name in ("a.h5", "b.h5", "c.h5", "d.h5"):
+    with h5py.File(tmp_path / "e.h5", "w") as file:  # the same by large values: 4 TB
+        file.create_dataset("coords", (2000, 2), dtype="S1000000000", chunks=(1, 1)).attrs.update(CLAM)
+    for name in ("a.h5", "b.h5", "c.h5", "d.h5", "e.h5"):
         with pytest.raises(Unusable):
             read_tiles(slide, tmp_path / name)
 
