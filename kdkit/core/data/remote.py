@@ -273,6 +273,9 @@ def _fetch(storage: Files, file: RemoteFile, folder: Path) -> None:
                 for offset, block in storage.read(file, start):
                     if offset == 0 and target.tell():
                         target.truncate(0)
+                        target.seek(0)
+                    elif offset != target.tell():  # the block before had fewer bytes than asked for
+                        raise Unavailable("a part of an answer is missing")
                     target.write(block)
                 if target.tell() < file.size:
                     raise Unavailable("the connection ended early")

@@ -165,6 +165,21 @@ def test_a_file_that_changes_meanwhile_is_not_mixed(tmp_path: Path) -> None:
         assert fetch(tmp_path, f"{address}/a.tar").read_bytes() == CONTENT[::-1]
 
 
+def test_a_short_answer_of_a_storage_leaves_no_gap(
+    tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no checksum is known, the file had the right size and the wrong bytes."""
+    whole, short = type(memory).cat_file, iter([0, 7, 0, 3])
+
+    def cut(*args: Any) -> bytes:
+        found: bytes = whole(*args)
+        return found[: len(found) - next(short, 0)]
+
+    monkeypatch.setattr(type(memory), "cat_file", cut)
+    memory.pipe("/bucket/a.tar", CONTENT)
+    assert fetch(tmp_path, "memory://bucket/a.tar").read_bytes() == CONTENT
+
+
 def test_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
     file = remote_files.RemoteFile("memory://a.tar", "a.tar", len(CONTENT), "1", sha256="0" * 64)
     system = fsspec.filesystem("memory")
