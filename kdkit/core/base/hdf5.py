@@ -42,7 +42,8 @@ def read_coordinates(dataset: h5py.Dataset, name: str) -> NDArray[Any]:
     Raises:
         ValueError: it is damaged, or holds something else.
     """
-    shape, batched = dataset.shape or (), dataset.ndim == 3 and dataset.shape[0] == 1  # some versions keep that axis
+    shape: tuple[int, ...] = dataset.shape or ()
+    batched = len(shape) == 3 and shape[0] == 1  # some versions keep that axis
     shape = shape[1:] if batched else shape
     if len(shape) != 2 or shape[1] < 2 or dataset.dtype.kind not in "iuf":  # before the values take memory
         raise ValueError(f"'{name}' is {dataset.dtype} of shape {shape}")
