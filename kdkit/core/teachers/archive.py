@@ -86,15 +86,23 @@ def fetch_archive(source: Source, state: Path, reporter: Reporter, *, offline: b
 class Unpacked(NamedTuple):
     """Members of an open archive by the names that they get: without the one folder that holds them all."""
 
+    source: Source
     archive: ZipFile
     members: Mapping[str, ZipInfo]
 
     def extract(self, name: str, into: Path) -> None:
-        """Write the member ``name`` to ``into/name``, with no rights that the archive asks for."""
+        """Write the member ``name`` to ``into/name``, with no rights that the archive asks for.
+
+        Raises:
+            KdkitError: another member has its place: ``a.json`` and ``./a.json``, or ``a.json`` and ``a.json/b``.
+        """
         target = into / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with self.archive.open(self.members[name]) as member, open(target, "xb") as file:
-            shutil.copyfileobj(member, file, 1 << 20)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(target, "xb") as file, self.archive.open(self.members[name]) as member:
+                shutil.copyfileobj(member, file, 1 << 20)
+        except (FileExistsError, NotADirectoryError):
+            raise _unsafe(self.source, f"'{name}' and another file in it have the same place") from None
 
 
 @contextmanager
@@ -119,7 +127,7 @@ def unpacking(path: Path, source: Source) -> Iterator[Unpacked]:
             named = {member.filename.removeprefix(top): member for member in members}
             if len(named) < len(members):
                 raise _unsafe(source, "two files in it have the same name")
-            yield Unpacked(archive, named)
+            yield Unpacked(source, archive, named)
     except _DAMAGED as error:
         raise KdkitError(
             "KD-TEACH-304",

@@ -136,6 +136,8 @@ def test_archives_that_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.Monk
         "absolute": (zipped({**good, "/evil.json": b"{}"}), "KD-TEACH-018"),
         "below": (zipped({f"a/{name}": x for name, x in good.items()} | {"a/../../e.json": b""}), "KD-TEACH-018"),
         "link": (zipped({**good, _with_mode("l.json", stat.S_IFLNK | 0o777): b"/etc/passwd"}), "KD-TEACH-307"),
+        "twice": (zipped({**good, "a.json": b"{}", "./a.json": b"{}"}), "KD-TEACH-307"),
+        "in-a-file": (zipped({**good, "a.json": b"{}", "a.json/b.json": b"{}"}), "KD-TEACH-307"),
         "encrypted": (_encrypted(zipped(good)), "KD-TEACH-307"),
         "page": (b"<!doctype html>" * 20, "KD-TEACH-304"),
         "cut": (zipped(good)[:-30], "KD-TEACH-304"),
