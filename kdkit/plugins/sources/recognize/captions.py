@@ -10,7 +10,7 @@ from pathlib import Path
 from kdkit.core.contracts import Recognition, Skipped
 from kdkit.plugins.sources.coco import CocoCaptions
 from kdkit.plugins.sources.pmc_jsonl import LAYOUTS, ROCO, PmcJsonl
-from kdkit.plugins.sources.recognize.fields import describe_fields, values_of
+from kdkit.plugins.sources.recognize.fields import describe_fields, find_root, values_of
 from kdkit.plugins.sources.recognize.tables import ROWS, find_images, name_of
 from kdkit.plugins.sources.records import json_object, parse_json, read_text
 
@@ -18,6 +18,8 @@ START = 4096
 """Characters in which the first key must begin, and be one of COCO's."""
 CHECKED = 2000
 """Images that must exist, or missing ones are left out."""
+TRIED = 20
+"""Images, one of which must be found."""
 KEYS = ('"images"', '"annotations"', '"info"', '"licenses"')
 
 
@@ -69,8 +71,9 @@ def recognize_pmc_jsonl(path: Path) -> Recognition | None:
     found = [row for _, row in islice(source.rows(), ROWS) if not isinstance(row, Skipped)]
     if not found:
         return None
-    images, several = values_of(found, "image"), any(row["__caption__"][1] > 1 for row in found)
-    root = {} if "ROCO" in kinds else find_images(files[0], path if path.is_dir() else path.parent, images)
+    images = list(dict.fromkeys(values_of(found, "image")))
+    several = any(row["__caption__"][1] > 1 for row in found)
+    root = {} if "ROCO" in kinds else _image_root(files[0], path if path.is_dir() else path.parent, images)
     by_name = "split" in found[0]
     kept = [{name: row[name] for name in ("image", "text", "group")} for row in found]
     splits = [str(row.get("split", "train")) for row in found] if by_name else None
@@ -78,9 +81,10 @@ def recognize_pmc_jsonl(path: Path) -> Recognition | None:
     options, says, warns = describe_fields(kept, name_of(path), str(path), image="image", splits=splits, complete=whole)
     options.pop("columns", None)  # the source finds these fields itself
     folder = (path if path.is_dir() else path.parent) / root.get("image_root", ".")
-    if not all(os.path.isfile(folder / image) for image in images[:CHECKED]):
+    if missing := sum(not os.path.isfile(folder / image) for image in images[:CHECKED]):
         options["skip_missing"] = True
-        warns.append("some images are missing, as after a download with errors: they are left out (skip_missing)")
+        count = f"{missing} of {len(images[:CHECKED])} images looked at are missing"
+        warns.append(f"{count}, as after a download with errors: they are left out (skip_missing)")
     says = [line for line in says if "the column" not in line]
     says.insert(0, f"{', '.join(kinds)}: {len(files)} files; the figures of an article are a group")
     if several:
@@ -88,6 +92,17 @@ def recognize_pmc_jsonl(path: Path) -> Recognition | None:
     if by_name:
         says.append("splits: by the names of files and folders")
     return Recognition(path, {**options, **root}, tuple(says), 92 if path.is_file() else 87, tuple(warns))
+
+
+def _image_root(file: Path, folder: Path, images: list[str]) -> dict[str, str]:
+    """The option ``image_root`` by all images, or by the first one of a few that is there: a download lacks some.
+
+    Raises:
+        KdkitError: as :func:`find_images`.
+    """
+    if find_root(folder, images, str(file)) is None:
+        images = next(([one] for one in images[:TRIED] if find_root(folder, [one], str(file)) is not None), images)
+    return find_images(file, folder, images)
 
 
 def _kind_of(file: Path) -> str:

@@ -92,6 +92,14 @@ def test_missing_images_are_left_out_and_other_tables_are_for_other_sources(tmp_
     assert found is not None
     assert found.options["skip_missing"] is True
     assert len(found.warns) == 1
+    (tmp_path / "oa" / "images").mkdir(parents=True)
+    paint(tmp_path / "oa" / "images" / "b.jpg", seed=0)
+    lines = [json.dumps({"image": f"{name}.jpg", "caption": ["a", "b"], "pmcid": name}) for name in "ab"]
+    (tmp_path / "oa" / "pmc_oa.jsonl").write_text("\n".join(lines), encoding="utf-8")  # the first image is missing
+    found = recognize_pmc_jsonl(tmp_path / "oa")
+    assert found is not None
+    assert (found.options["image_root"], found.options["skip_missing"]) == ("images", True)
+    assert found.warns[0].startswith("1 of 2 images")
     plain = tmp_path / "plain.jsonl"
     plain.write_text('{"image": "a.png", "text": "a"}\n', encoding="utf-8")
     assert recognize_pmc_jsonl(plain) is None
