@@ -56,14 +56,15 @@ def recognize_loader(loaders: Sequence[LoaderSpec], folder: Path, source: str) -
 def _unknown_type(loaders: Sequence[LoaderSpec], kind: str, source: str, *, own_code: bool) -> KdkitError:
     """The error for a transformers model of a type that no loader names."""
     types = {name: spec.name for spec in loaders for name in spec.model_types}
-    close = [f"{name} is read by {types[name]}" for name in get_close_matches(kind, types, n=3)]
+    close = [f"{name} (loader {types[name]})" for name in get_close_matches(kind, types, n=3)]
+    similar = [f"similar known types are {', '.join(close)}"] if close else []
     code = ["it asks for code of its own (auto_map), which kdkit does not run"] if own_code else []
     readers = ", ".join(dict.fromkeys(types.values())) or "none is installed"
     return KdkitError(
         "KD-TEACH-480",
         f"no loader knows models of type '{kind}'",
         where=source,
-        why="; ".join([f"{CONFIG} says model_type {json.dumps(kind)}", *code, *close]),
+        why="; ".join([f"{CONFIG} says model_type {json.dumps(kind)}", *code, *similar]),
         fix=f"--loader LOADER ({readers}) says what that one takes; or write one: docs/howto/write-plugin.md",
     )
 

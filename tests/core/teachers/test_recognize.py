@@ -92,7 +92,7 @@ def test_an_unknown_model_is_refused(config: Any, tmp_path: Path) -> None:
 def test_a_type_that_no_loader_knows(tmp_path: Path) -> None:
     config = {"model_type": "qwen3_vl_moe", "auto_map": {"AutoModel": "x.X"}}
     with raises_error(
-        "KD-TEACH-480", where="local:here", mentions=("'qwen3_vl_moe'", "auto_map", "qwen3_vl is read by image-text")
+        "KD-TEACH-480", where="local:here", mentions=("'qwen3_vl_moe'", "auto_map", "qwen3_vl (loader image-text")
     ):
         recognized(tmp_path, {"config.json": config})
     with raises_error("KD-TEACH-480", mentions=("'vits'", "--loader", "image-text-to-text")):
