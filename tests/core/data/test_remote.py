@@ -89,14 +89,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_files, "BLOCK", BLOCK)
 
 
-@pytest.fixture
-def memory() -> Iterator[Any]:
-    system = fsspec.filesystem("memory")
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-
-
 def fetch(tmp_path: Path, url: str, reporter: Recorder | None = None, **options: Any) -> Path:
     return fetch_data(tmp_path, url, ".tar", reporter or Recorder(), **options)
 
@@ -389,25 +381,3 @@ def test_a_named_file_that_is_missing_is_no_smaller_data_set(tmp_path: Path, mem
             with raises_error("KD-DATA-225") as caught:
                 fetch(tmp_path, url)
             assert str(caught.value.where).endswith("/1.tar")
-
-
-def test_files_of_former_entries_make_room(tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three entries one after the other: of those before, only the last one fits beside the third."""
-    import kdkit.core.data.remote_cache as cache
-
-    for number in range(3):
-        memory.pipe(f"/bucket/{number}.tar", write_tar(tmp_path / "a.tar", members_of(ROWS, PNGS)).read_bytes())
-    size = (tmp_path / "a.tar").stat().st_size
-    monkeypatch.setattr(cache, "_size", lambda _: 2**30 - size)  # two have the limit of 1 GiB
-    reporter = Recorder()
-    for number in range(3):
-        (tmp_path / "registry.yaml").write_text(
-            f"version: 1\ndata:\n- source: webdataset\n  path: memory://bucket/{number}.tar\n"
-            "  options: {max_download_gib: 1}\n",
-            encoding="utf-8",
-        )
-        assert len(load_index(Project(tmp_path), reporter)) == 3
-        time.sleep(0.01)
-    folders = sorted(path.name[:5] for path in (tmp_path / ".kdkit" / FOLDER).iterdir() if path.is_dir())
-    assert folders == ["1.tar", "2.tar"]
-    assert [line.split()[1][:5] for line in reporter.lines if line.startswith("removed")] == ["0.tar"]

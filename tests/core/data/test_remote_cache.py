@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from kdkit.core.base.locks import file_lock
+from kdkit.core.data import load_index, remote_cache
+from kdkit.core.data.remote import FOLDER
 from kdkit.core.data.remote_cache import LOCK, RECORD, USED, beside, make_room, note_use
+from kdkit.core.project.project import Project
+from tests.plugins.archive_examples import PNGS, ROWS
+from tests.plugins.sources.archives import members_of, write_tar
 from tests.recorder import Recorder
 
 SIZE = 1000
@@ -68,3 +75,23 @@ def test_folders_in_use_and_links_stay(place: Path, tmp_path: Path) -> None:
     make_room(place / "new", [], SIZE, SIZE, 0, Recorder())
     assert left(place) == "ez"
     assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_files_of_former_entries_make_room(tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three entries one after the other: of those before, only the last one fits beside the third."""
+    for number in range(3):
+        memory.pipe(f"/bucket/{number}.tar", write_tar(tmp_path / "a.tar", members_of(ROWS, PNGS)).read_bytes())
+    size = (tmp_path / "a.tar").stat().st_size
+    monkeypatch.setattr(remote_cache, "_size", lambda _: 2**30 - size)  # two have the limit of 1 GiB
+    reporter = Recorder()
+    for number in range(3):
+        (tmp_path / "registry.yaml").write_text(
+            f"version: 1\ndata:\n- source: webdataset\n  path: memory://bucket/{number}.tar\n"
+            "  options: {max_download_gib: 1}\n",
+            encoding="utf-8",
+        )
+        assert len(load_index(Project(tmp_path), reporter)) == 3
+        time.sleep(0.01)
+    folders = sorted(path.name[:5] for path in (tmp_path / ".kdkit" / FOLDER).iterdir() if path.is_dir())
+    assert folders == ["1.tar", "2.tar"]
+    assert [line.split()[1][:5] for line in reporter.lines if line.startswith("removed")] == ["0.tar"]
