@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +53,22 @@ def file_lock(path: Path) -> Iterator[bool | None]:
             if not locked or _is_at(handle.fileno(), path):
                 yield locked
                 return
+
+
+def share_lock(path: Path, holder: object) -> None:
+    """Share the file ``path`` with others while ``holder`` lives: :func:`file_lock` then yields False to everybody.
+
+    Raises:
+        FileNotFoundError: its folder does not exist.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if _is_at(descriptor, path):
+            weakref.finalize(holder, os.close, descriptor)
+            return
+        os.close(descriptor)  # its last holder deleted it between our two calls
 
 
 def remove_if_free(path: Path) -> None:

@@ -6,12 +6,14 @@ The result of a stage has the form of a version, so the next stage starts exactl
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Reporter
+from kdkit.core.contracts import Reporter, Student
+from kdkit.core.distill.model.build import checked_targets
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.prepare import Prepared
 from kdkit.core.distill.promotion import write_student
@@ -54,9 +56,8 @@ def train_stages(
     after: Version | None = None
     for number, stage in enumerate(prepared.earlier):
         _say(stage, reporter)
-        begun = replace(stage, after=after, earlier=prepared.earlier[:number])
-        after = _finish(project, begun, options, accelerator, folder, reporter)
-        later = prepared.stages[number + 1 :]
+        begun, later = replace(stage, after=after, earlier=prepared.earlier[:number]), prepared.stages[number + 1 :]
+        after = _finish(project, begun, later, options, accelerator, folder, reporter)
         if not keep_open and all(stage.inventory is not other.inventory for other in later):
             stage.inventory.close()
     _say(prepared, reporter)
@@ -69,9 +70,15 @@ def _say(stage: Prepared, reporter: Reporter) -> None:
 
 
 def _finish(
-    project: Project, stage: Prepared, options: Options, accelerator: Accelerator, folder: Path, reporter: Reporter
+    project: Project,
+    stage: Prepared,
+    later: Sequence[Prepared],
+    options: Options,
+    accelerator: Accelerator,
+    folder: Path,
+    reporter: Reporter,
 ) -> Version:
-    """The result of a stage, which is trained unless that was done."""
+    """The result of a stage, which is trained unless that was done; before the first one all later ones are checked."""
     place = stage.plan.stage
     assert place is not None
     result = Version(f"{RESULT}{place.number}", folder / f"{RESULT}{place.number}")
@@ -81,6 +88,8 @@ def _finish(
     if result.folder.is_dir():
         reporter.say(f"{place.title} was finished before")
         return result
+    for other in later if stage.after is None else ():
+        checked_targets(other.plan, other.inventory, cast(Student, stage.student.student), project.catalogue)
     scratch = folder / f"{TRAINING}{place.number}"
     run = train_plan(project, stage, options, accelerator, scratch, reporter)
     if accelerator.is_main_process:

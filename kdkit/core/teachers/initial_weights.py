@@ -9,11 +9,13 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
+from kdkit.core.base.hashes import sha256_of
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import LoaderSpec, Reporter, Silent, StudentSpec
 from kdkit.core.project.registry.chosen import ChosenTeacher, choose
@@ -129,17 +131,34 @@ def initial_lines(project: Project) -> Iterator[str]:
 
 
 def initial_digests(project: Project) -> dict[str, str]:
-    """``NAME/FILE`` -> sha256 of the locked files, without cards and license texts, that the student starts from."""
+    """``NAME/FILE`` -> sha256 of the files, without cards and license texts, that the student starts from: as they are
+    locked, and as they are at the paths in its config."""
     locked = {name: facts.files for name in named_models(project) if (facts := _facts(project, name)) is not None}
     for part in _parts(project):
         if part.startswith(TEACHER) and (teacher := project.lock.teachers.get(part.removeprefix(TEACHER))) is not None:
             locked[part] = teacher.files
-    return {
-        f"{name}/{file}": fact.sha256
-        for name, files in locked.items()
-        for file, fact in files.items()
-        if not is_license_or_card(file)
-    }
+    found = {f"{name}/{file}": fact.sha256 for name, files in locked.items() for file, fact in files.items()}
+    for part in _parts(project):
+        if not _is_name(part) and not part.startswith(TEACHER):
+            found |= _hashes(part, project.root / part)
+    return {file: sha256 for file, sha256 in found.items() if not is_license_or_card(file)}
+
+
+def _hashes(name: str, place: Path) -> dict[str, str]:
+    """``NAME/FILE`` -> sha256 of the file, or of those in the folder, at ``place``; empty if nothing is there."""
+    with system_errors(str(place)):
+        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+        stats = [(path, path.stat()) for path in files]
+        return {
+            f"{name}/{path.relative_to(place).as_posix()}": _hash(path, stat.st_size, stat.st_mtime_ns)
+            for path, stat in stats
+        }
+
+
+@lru_cache(maxsize=1024)
+def _hash(path: Path, _size: int, _mtime: int) -> str:
+    """Hashed once, while the file stays as it is: a sweep plans many runs from it."""
+    return sha256_of(path)
 
 
 def initial_problems(project: Project) -> Iterator[KdkitError]:

@@ -9,7 +9,7 @@ from typing import IO
 
 import pytest
 
-from kdkit.core.base.locks import file_lock
+from kdkit.core.base.locks import file_lock, share_lock
 
 
 def test_a_file_that_its_holder_deleted_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +35,19 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fcntl, "flock", flock)
     with file_lock(tmp_path / "busy") as lock:
         assert lock is None
+
+
+class Reader:
+    """What holds a shared lock."""
+
+
+def test_a_shared_lock_lives_as_long_as_its_holder(tmp_path: Path) -> None:
+    path, first, second = tmp_path / "busy", Reader(), Reader()
+    share_lock(path, first)
+    share_lock(path, second)
+    del first
+    with file_lock(path) as lock:
+        assert lock is False
+    del second
+    with file_lock(path) as lock:
+        assert lock is True

@@ -18,9 +18,11 @@ from kdkit.core.distill.prepare import prepare
 from kdkit.core.distill.run import distill
 from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Versions
+from kdkit.core.teachers.add import add_teacher
 from tests.core.distill.on_policy import project as answering
 from tests.core.distill.toy_runs import ALL, Heard, add_xray, assert_equal, run, weights
 from tests.errors import raises_error
+from tests.plugins.students.clinkd.tiny import make
 from tests.toy_project import RECIPE, make_project, open_project
 
 FIRST = """\
@@ -260,6 +262,23 @@ def test_an_explanation_of_stages_is_refused(project: Path) -> None:
     run(open_project(project))
     with raises_error("KD-DIST-362"):
         explain(open_project(project), None, ExplainOptions(cpu=True), Silent())
+
+
+def test_a_teacher_that_a_later_stage_cannot_use_is_found_before_the_first_trains(tmp_path: Path) -> None:
+    """Its tokens are compared with the student's once they are stored and trust is known."""
+    root = tmp_path / "p"
+    answering.make_project(root, None, live=False, losses=[{"name": "uld"}])
+    (root / "registry.yaml").write_text(answering.REGISTRY, encoding="utf-8")  # without its teacher
+    sizes = {**answering.SIZES, "words": answering.WORDS[::-1]}
+    make(seed=2, sizes=sizes, max_tokens=80, max_answer=28, max_pixels=3136, system="").save(root / "models" / "other")
+    add_teacher(Project(root), "other", {**answering.LIVE, "from": "local:models/other", "signals": "stored"})
+    prepare(Project(root), Options(cpu=True), Silent())  # extracts
+    trust = "trust: {policy: all, options: {unmeasured: true}}, optimizer: {batch_size: 4, steps: 2}"
+    listed = "".join(f"  - {{recipe: {name}, {trust}}}\n" for name in ("sft", "clinkd"))
+    (root / "own.yaml").write_text(f"name: two\nsummary: two\nstages:\n{listed}", encoding="utf-8")
+    with raises_error("KD-DIST-036", mentions=("'other'",)):
+        run(Project(root))
+    assert not list((root / ".kdkit" / "runs").glob("*/*"))
 
 
 def test_an_answering_student_learns_from_teachers_and_then_from_answers(tmp_path: Path) -> None:

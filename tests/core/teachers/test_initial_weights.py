@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -135,6 +136,13 @@ def test_the_files_that_a_student_starts_from_are_in_the_digest_of_a_plan(hub: L
             seen.append(student_facts(project.reloaded()))
         assert seen[0]["initial_weights"] != seen[1]["initial_weights"]
         assert {**seen[0], "initial_weights": {}} == {**seen[1], "initial_weights": {}}
+    words = project.root / "words"
+    words.mkdir()
+    digests = []
+    for letter in ("a", "b"):
+        (words / "model.bin").write_text(letter, encoding="utf-8")
+        digests.append(student_facts(project.reloaded())["initial_weights"]["./words/model.bin"])
+    assert digests == [hashlib.sha256(letter).hexdigest() for letter in (b"a", b"b")]
 
 
 def test_what_cannot_be_a_start_changes_nothing(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 A column of a feature store of its own, ``.kdkit/inputs``: rows have checksums by block, and writing resumes after a
 kill. Rows are found by id and content digest. The fingerprint covers what the student's ``identity`` says of its
 preprocessing and tokenizer, the numbers of all bytes, and the version of Pillow.
+
+The jobs of a sweep may store at once: one of them writes, the others wait, and none deletes what another one reads.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +25,7 @@ import torch
 from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.locks import file_lock, share_lock
 from kdkit.core.contracts import Reporter, Sample, SignalSpec, Student
 from kdkit.core.data.images import open_image
 from kdkit.core.distill.loop.distributed import barrier, get_rank
@@ -73,7 +79,8 @@ def stored_bytes(student: Student, sample: Sample) -> int:
 def store_inputs(state: Path, student: Student, index: SampleIndex, rows: Indices, reporter: Reporter) -> StoredInputs:
     """Prepare and store the samples ``rows`` that are not stored yet, and check those that are; a collective call.
 
-    The main process does so. Caches of other preprocessing are deleted. Damaged blocks are computed again.
+    The main process does so. Caches of other preprocessing that nobody reads are deleted. Damaged blocks are computed
+    again.
 
     Args:
         state: the project's folder for machine state.
@@ -86,7 +93,10 @@ def store_inputs(state: Path, student: Student, index: SampleIndex, rows: Indice
     """
     inputs, store = _Inputs(student, index.samples[int(rows[0])]), FeatureStore(state / FOLDER)
     if get_rank() == 0:
-        _store(store, inputs, index.part(rows), reporter)
+        with _one_writer(store.root, reporter):
+            _store(store, inputs, index.part(rows), reporter)
+            (own,) = (folder for folder in store.folders(NAME) if inputs.fingerprint.startswith(folder.name))
+            share_lock(_readers(store, own), inputs.coding)  # which what is returned keeps
     barrier()
     return StoredInputs(store.column(NAME, inputs.fingerprint), index, inputs.coding)
 
@@ -94,7 +104,10 @@ def store_inputs(state: Path, student: Student, index: SampleIndex, rows: Indice
 def _store(store: FeatureStore, inputs: _Inputs, part: SampleIndex, reporter: Reporter) -> None:
     for folder in store.folders(NAME):
         if not inputs.fingerprint.startswith(folder.name):
-            shutil.rmtree(folder, ignore_errors=True)
+            with file_lock(readers := _readers(store, folder)) as free:
+                if free is not False:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    readers.unlink(missing_ok=True)
     for path in store.set_aside_damage(NAME):
         reporter.warn(f"{path} is damaged: renamed to {path.name}.damaged, and made again")
     column = store.create(Header(NAME, inputs.fingerprint, inputs.identity(), inputs.signals))
@@ -105,6 +118,25 @@ def _store(store: FeatureStore, inputs: _Inputs, part: SampleIndex, reporter: Re
         reporter.say(f"storing decoded inputs in {store.root}")
         teacher = OpenTeacher(NAME, inputs, inputs, inputs.fingerprint, inputs.identity())
         extract(store, [teacher], part, reporter=reporter, block_rows=BLOCK_ROWS, batch_size=BLOCK_ROWS)
+
+
+def _readers(store: FeatureStore, folder: Path) -> Path:
+    """The file that readers of a cache share."""
+    return store.root / f"{folder.name}.busy"
+
+
+@contextmanager
+def _one_writer(root: Path, reporter: Reporter) -> Iterator[None]:
+    """Wait for the process that writes."""
+    root.mkdir(parents=True, exist_ok=True)
+    for attempt in count():
+        with file_lock(root / "writer.busy") as free:
+            if free is not False:
+                yield
+                return
+        if not attempt:
+            reporter.say(f"waiting for another process that stores decoded inputs in {root}")
+        time.sleep(0.2)
 
 
 class _Inputs:

@@ -134,12 +134,7 @@ def build(
     require_teachable(student, (inventory.index.samples[row] for pool in plan.pools for row in pool.indices))
     for live in inventory.live.values():
         live.join_process_group()
-    signals = signals_read(plan.recipe, catalogue)
-    teachers = [inventory.targets(t.name, model.outputs, signals) for t in plan.teachers if t.samples]
-    _require_signals(plan.recipe, catalogue, teachers)
-    require_same_coordinates(inventory, teachers, model)
-    require_same_stored_tokens(inventory, teachers, model, token_losses(plan.recipe, catalogue))
-    _require_heads_for_tokens(plan.recipe, teachers)
+    teachers = checked_targets(plan, inventory, model, catalogue)
     _warn_of_idle_losses(plan.recipe, catalogue, teachers, reporter)
     stored = None
     if builder.reading.cache is not None and shown is None and plan.augmented < len(plan.samples):
@@ -177,6 +172,24 @@ def build(
         _fit_new_heads(task, inputs, without_heads, train, reporter)
     own = make_own_answers(plan, inventory, student, catalogue, reporter)
     return Build(task, inputs, tuple(targets), inventory.index.domain_index, inventory.caption_targets(), own)
+
+
+def checked_targets(
+    plan: Plan, inventory: TeachingInventory, student: Student, catalogue: Catalogue
+) -> list[TeacherTargets]:
+    """The targets of the plan's teachers.
+
+    Raises:
+        KdkitError: a teacher without a signal that the losses read; stored answers in other tokens or coordinates than
+            the student's; a signal per token for an aligner.
+    """
+    signals = signals_read(plan.recipe, catalogue)
+    teachers = [inventory.targets(t.name, student.outputs, signals) for t in plan.teachers if t.samples]
+    _require_signals(plan.recipe, catalogue, teachers)
+    require_same_coordinates(inventory, teachers, student)
+    require_same_stored_tokens(inventory, teachers, student, token_losses(plan.recipe, catalogue))
+    _require_heads_for_tokens(plan.recipe, teachers)
+    return teachers
 
 
 def _terms(plan: Plan, catalogue: Catalogue, projections: Collection[str]) -> list[Term]:

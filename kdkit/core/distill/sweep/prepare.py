@@ -13,7 +13,7 @@ from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter, Silent, Split, StudentSpec
 from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.checked_inventory import checked_inventory, measurable_domains
-from kdkit.core.distill.model.student import StudentBuilder
+from kdkit.core.distill.model.student import StudentBuilder, student_facts
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.prepare import StagePlanner
 from kdkit.core.distill.sweep.arrival import CANNOT_TEACH, ArrivingTeachers, expected_steps
@@ -152,6 +152,10 @@ def plan_sweep(
 
 
 def _check(question: str, options: SweepOptions) -> None:
+    if question == "report":
+        raise KdkitError(
+            "KD-DIST-470", "'report' trains nothing, so there is nothing to plan", fix="leave out --dry-run"
+        )
     if question not in QUESTIONS:
         raise KdkitError(
             "KD-DIST-393", f"there is no question '{question}'", fix=did_you_mean(question, [*QUESTIONS, "report"])
@@ -334,7 +338,7 @@ def _made_from(project: Project, recipe: Recipe, inventory: TeachingInventory, o
     train = index.select(split="train")
     return {
         **_flat("recipe", recipe.model_dump(mode="json", exclude={"summary", "source", "increment"})),
-        **_flat("student", registry.student.model_dump(mode="json")),
+        **_flat("student", student_facts(project)),
         **teachers,
         "training samples": digest_of([index.digests[train].tolist(), index.domain_index[train].tolist()]),
         f"samples or prompts of the {options.split} split": evaluation_digest(project, inventory, options.split),

@@ -69,7 +69,7 @@ def shown(value: Any) -> str:
 def trust_question(asked: Asked) -> Question:
     """Trust policies, each with its own options."""
     catalogue = asked.project.catalogue
-    names = tuple(asked.arguments) or POLICIES
+    names = tuple(dict.fromkeys(asked.arguments)) or POLICIES
     for number, name in enumerate(names, 1):
         try:
             catalogue.spec(TrustPolicySpec, name)
@@ -209,24 +209,30 @@ def stages_question(asked: Asked) -> Question:
             where="arguments" if asked.arguments else f"recipe {recipe.name}",
             fix="name the recipes of two stages or more: kdkit sweep stages clinkd sft; or a recipe with stages",
         )
-    titles = ", then ".join(stage.name for stage in stages)
+    titles = stage_titles(stages)
     whole = recipe if not asked.arguments else _staged(stages)
-    rows = [Variation(titles, project, whole, {"stages": [stage.name for stage in stages]})]
+    rows = [Variation(", then ".join(titles), project, whole, {"stages": titles})]
     samples = len(asked.index.select("train"))
     steps = sum(stage.optimizer.length(samples) for stage in stages)
-    for stage in {stage.name: stage for stage in stages}.values():
+    for title, stage in dict(zip(titles, stages, strict=True)).items():
         optimizer = changed_optimizer(stage.optimizer, {"steps": steps})
         direct = Recipe.model_validate({**stage.model_dump(mode="json"), "optimizer": optimizer})
-        rows.append(Variation(f"{stage.name} alone", project, direct, {"stages": [stage.name]}))
+        rows.append(Variation(f"{title} alone", project, direct, {"stages": [title]}))
     if len(stages) == 2 and stages[0] != stages[1]:
-        back = stages[::-1]
-        title = ", then ".join(stage.name for stage in back)
-        rows.append(Variation(title, project, _staged(back), {"stages": [stage.name for stage in back]}))
+        back = titles[::-1]
+        rows.append(Variation(", then ".join(back), project, _staged(stages[::-1]), {"stages": back}))
     notes = (
         "A stage alone takes as many steps as all stages together, at its own rate and schedule; if it skips samples "
         "that others use, the numbers of steps in the table differ",
     )
     return Question(tuple(rows), notes=notes)
+
+
+def stage_titles(stages: Sequence[Recipe]) -> list[str]:
+    """Names of stages; those that share a name and differ in their settings have their number too."""
+    by_name = {stage.name: [other for other in stages if other.name == stage.name] for stage in stages}
+    alike = {name: all(stage == own[0] for stage in own) for name, own in by_name.items()}
+    return [stage.name if alike[stage.name] else f"{stage.name} {n}" for n, stage in enumerate(stages, 1)]
 
 
 def _with_some(asked: Asked, title: str, names: Sequence[str], values: Mapping[str, Any], part: str) -> Variation:

@@ -108,7 +108,7 @@ class SweepPlan(Result):
         ]
         whys = [f"{name}: {why}" for name, _, _, _, why in self.variations if why]
         record = self.record
-        about = f"Sweep {record.name}, recipe {record.recipe}, seeds {', '.join(map(str, record.seeds))}"
+        about = f"Sweep {record.name}, recipe {record.recipe}, {record.seeds_text}"
         table = Table(("variation", "steps", "finished"), rows, "lrr")
         return [f"{about}, scored on the {record.split} split", table, *whys, self.course()]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from kdkit.core.base.result import Table
+from kdkit.core.data.names import count_of
 from kdkit.core.evaluation.page.document import PageSection, render_document
 from kdkit.core.evaluation.page.interval_chart import Dot, Rule, Span, axis, scale_of, strip
 from kdkit.core.evaluation.page.line_chart import Line, line_chart
@@ -24,8 +25,9 @@ COLORS = 6
 def render_sweep(report: SweepReport) -> str:
     """A complete HTML document."""
     record = report.record
+    seeds = count_of(record.seeds, "seed")
     subtitle = (
-        f"recipe {record.recipe} · {record.split} split · {len(record.seeds)} seeds · {record.length:g} of the steps · "
+        f"recipe {record.recipe} · {record.split} split · {seeds} · {record.length:g} of the steps · "
         f"{report.runs - len(report.missing)} of {report.runs} runs finished"
     )
     return render_document(f"Sweep {record.name}", subtitle, list(_sections(report)))
@@ -48,8 +50,9 @@ def _sections(report: SweepReport) -> Iterator[PageSection]:
 
 def changes(report: SweepReport, results: Sequence[VariationResult]) -> Markup:
     """One strip per variation: a small dot for each seed, and the change with its interval."""
-    shown = [r.effect.mean for r in results if r.effect is not None]
-    scale = scale_of([v for c in shown for v in (c.points, c.low, c.high)], zero=True)
+    compared = [(r, r.effect.mean) for r in results if r.effect is not None]
+    seeds = [value for result, _ in compared for _, value in report.per_seed(result)]
+    scale = scale_of([*seeds, *(v for _, c in compared for v in (c.points, c.low, c.high))], zero=True)
     rows = []
     for result in results:
         one, effect = result.variation, result.effect
@@ -128,7 +131,9 @@ def _figure(lines: Sequence[Line], label: str, x_title: str) -> Markup:
 def by_domain(report: SweepReport) -> Markup:
     """Accuracy of every variation in every domain that it was scored on, with the spread over seeds."""
     record = report.record
-    domains = sorted({d for one in record.variations for d in one.domains}, key=lambda d: -record.samples.get(d, 0))
+    domains = sorted(
+        {d for one in record.variations for d in one.domains}, key=lambda d: (-record.samples.get(d, 0), d)
+    )
     low, high = round_range(result.domain(d) for result in report.results for d in domains if result.accuracies)
     rows = [
         [Cell(result.variation.name), *(_heat_cell(result, d, low, high) for d in domains)] for result in report.results

@@ -79,6 +79,11 @@ class SweepRecord(JsonRecord):
     made_from: dict[str, str] = field(default_factory=dict)
 
     @property
+    def seeds_text(self) -> str:
+        """``seed 0``, or ``seeds 0, 1``."""
+        return f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """Of all evaluations, each once, seeds first: a sweep that is stopped early has whole comparisons."""
         rows = (

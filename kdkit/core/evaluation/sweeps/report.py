@@ -145,10 +145,9 @@ class SweepReport(Result):
 
     def _notes(self) -> Iterator[str]:
         record = self.record
-        seeds = ", ".join(map(str, record.seeds))
         yield (
             f"~ not distinguishable from 0. Runs from scratch, {record.length:g} of the steps of recipe "
-            f"{record.recipe}, seed {seeds}; spread: standard deviation between seeds, in points"
+            f"{record.recipe}, {record.seeds_text}; spread: standard deviation between seeds, in points"
         )
         if record.split == "test":
             yield (

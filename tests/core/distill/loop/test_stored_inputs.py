@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from kdkit.core.base.locks import file_lock
 from kdkit.core.contracts import Sample
 from kdkit.core.data.images import open_image
 from kdkit.core.distill.loop.inputs import InputCache
@@ -105,6 +107,28 @@ def test_other_preprocessing_replaces_the_cache(project: Project) -> None:
     project.store(Other())
     (second,) = project.shards
     assert first.parent != second.parent
+
+
+def test_a_cache_that_somebody_reads_stays(project: Project) -> None:
+    read = project.store(ToyEncoder())
+    project.store(Other())
+    require_same(read, project.samples)
+    assert len(project.shards) == 2
+    del read
+    project.store(Other())
+    assert len(project.shards) == 1
+
+
+def test_one_process_stores_at_a_time(project: Project) -> None:
+    busy = project.folder / ".kdkit" / "inputs" / "writer.busy"
+    busy.parent.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as other:
+        with file_lock(busy):
+            waiting = other.submit(project.store, ToyEncoder())
+            while not project.reporter.lines:
+                assert not waiting.done()
+        require_same(waiting.result(), project.samples)
+    assert len(project.shards) == 1
 
 
 def test_inputs_that_are_no_bytes_are_refused(project: Project) -> None:

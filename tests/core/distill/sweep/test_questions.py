@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_a_policy_that_admits_no_teacher_is_a_row(root: Path) -> None:
     impossible = found.record.variation("trust.options.value=1.0, trust.options.on=lower")
     assert impossible.runs == ()
     assert "kdkit trust" in impossible.impossible
-    assert [one.name for one in planned(root, "trust", "all").record.variations] == ["as it is", "all"]
+    assert [one.name for one in planned(root, "trust", "all", "all").record.variations] == ["as it is", "all"]
     with raises_error("KD-PLUG-003", mentions=("treshold", "'threshold'")):
         planned(root, "trust", "treshold")
 
@@ -141,6 +142,16 @@ def test_stages_against_each_alone_and_the_other_order(root: Path) -> None:
     for wrong in ((), ("./toy.yaml",)):
         with raises_error("KD-PROJ-384"):
             planned(root, "stages", *wrong)
+
+
+def test_stages_of_one_recipe_with_other_settings_are_told_apart(root: Path) -> None:
+    staged = "name: twice\nsummary: two\nstages: [{recipe: ./toy.yaml}, {recipe: ./toy.yaml, optimizer: {lr: 0.001}}]\n"
+    (root / "twice.yaml").write_text(staged, encoding="utf-8")
+    options = replace(ONCE, recipe="./twice.yaml")
+    found = plan_sweep(open_project(root), "n", "stages", (), options, Silent()).record.variations
+    assert [one.name for one in found] == ["toy 1, then toy 2", "toy 1 alone", "toy 2 alone", "toy 2, then toy 1"]
+    assert len({one.runs for one in found}) == 4
+    assert [one.against for one in found] == ["", *["toy 1, then toy 2"] * 3]
 
 
 def test_other_questions_change_every_stage(root: Path) -> None:

@@ -160,6 +160,8 @@ def test_bad_requests(copied: Path) -> None:
             asked("trust", job=job)
     with raises_error("KD-DIST-393", mentions=("'trust'",)):
         asked("tryst")
+    with raises_error("KD-DIST-470"):
+        asked("report")
     for wrong in ({"length": 0.0}, {"length": float("nan")}, {"seeds": 0}):
         with raises_error("KD-DIST-394"):
             asked("trust", **wrong)
