@@ -23,7 +23,7 @@ from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.prompts import templates_of
 from kdkit.core.data.teacher_labels import TeacherLabel, read_use, write_labels
 from kdkit.core.evaluation.trust.measure import locked_column
-from kdkit.core.evaluation.zero_shot import class_embeddings, class_probabilities, unit_rows
+from kdkit.core.evaluation.zero_shot import Array, class_embeddings, class_probabilities, unit_rows
 from kdkit.core.features.extract.missing import extract_missing, live_devices
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.store import FeatureStore
@@ -33,6 +33,8 @@ from kdkit.core.project.registry.load import line_of
 BLOCK = 8192
 """Rows that are classified at a time."""
 THRESHOLD = 0.8
+ALIKE = 1e-5
+"""Largest difference of unit vectors that are the same but for rounding."""
 Classes = Mapping[str, Sequence[str]]
 """Class -> its prompts, which may hold ``{domain}`` and ``{label}``; none for the project's templates."""
 
@@ -232,6 +234,7 @@ def _classify(
     for domain, classes in prompts.items():
         where = f"teacher '{column.teacher}', domain '{domain}'"
         embeddings = class_embeddings(classes, column.text_features, where=where)
+        _require_different(embeddings, tuple(classes), where)
         own = rows[index.domain_index[rows] == index.domains.index(domain)]
         for start in range(0, len(own), BLOCK):
             part = own[start : start + BLOCK]
@@ -240,6 +243,20 @@ def _classify(
             best |= dict(zip(part.tolist(), probability.argmax(axis=1).tolist(), strict=True))
             confidence |= dict(zip(part.tolist(), probability.max(axis=1).round(6).tolist(), strict=True))
     return best, confidence
+
+
+def _require_different(embeddings: Array, names: Sequence[str], where: str) -> None:
+    """Raise KdkitError if the teacher reads two classes alike: which of them it names would be chance."""
+    for second in range(1, len(names)):
+        alike = np.abs(embeddings[:second] - embeddings[second]).max(axis=1) < ALIKE
+        if alike.any():
+            raise KdkitError(
+                "KD-EVAL-345",
+                f"the teacher cannot tell '{names[int(alike.argmax())]}' and '{names[second]}' apart",
+                where=where,
+                why="their prompts have the same text features, such as words that its tokenizer does not know",
+                fix="describe the classes by other prompts in a YAML file, or choose another teacher",
+            )
 
 
 def _prompts(project: Project, domain: str, name: str, texts: Sequence[str]) -> list[str]:

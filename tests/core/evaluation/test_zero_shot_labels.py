@@ -156,6 +156,8 @@ def test_what_cannot_label(root: Path) -> None:
         label(root, threshold=1.5)
     with raises_error("KD-EVAL-342", mentions=["'mass'"]):
         label(root, {"mass": ["{name}"], "clear": []})
+    with raises_error("KD-EVAL-345", mentions=["'normal'", "'clear'"]):
+        label(root, classes={"normal": ["a scan"], "mass": ["a mass"], "clear": ["a scan"]})
     with raises_error("KD-DATA-013"):
         label(root, domains=("xray",))
     with raises_error("KD-BASE-300"):  # before anything is extracted
