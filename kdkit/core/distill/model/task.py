@@ -145,11 +145,13 @@ class DistillTask(nn.Module):
         Args:
             inputs: this rank's shard of the batch, as the student prepared it.
             targets: teacher -> signal -> (b, ...) of this rank's shard, zeros where absent.
-            weights: teacher -> (B,) of the *global* batch.
+            weights: teacher -> (B,) of the *global* batch; with ``own``, a rank need know those of its shard alone.
             domain: (B,) of the global batch; ``captions`` likewise.
             seeds: (b,) of this rank's shard, if inputs are to be :attr:`altered`.
             own: (b,) bool, answers of this rank's shard that are the student's own; None for none.
         """
+        if own is not None and get_world_size() > 1:
+            weights = {name: gather_rows(weight[own_rows(len(domain))]) for name, weight in weights.items()}
         outputs = self.micro_batches.forward(self.student, inputs)
         # Losses are computed in float32 for every precision of the student's forward.
         with torch.autocast(domain.device.type, enabled=False):

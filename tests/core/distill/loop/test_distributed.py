@@ -254,6 +254,29 @@ def quiet_step(rank: int | None = None) -> dict[str, Tensor]:
     return step(model, batch if rank is None else shard(batch, rank))
 
 
+class Weighted(nn.Module):
+    """A loss of the whole batch that reads the teachers' weights."""
+
+    def forward(self, batch: LossInput) -> Tensor:
+        (view,) = batch.teachers
+        return (view.weight * batch.student["answer_hidden"].square().mean((1, 2))).sum() / view.weight.sum()
+
+
+def own_answers_step(rank: int | None = None) -> dict[str, Tensor]:
+    """Of answers of the student, a rank knows the weights of its own alone."""
+    torch.manual_seed(0)
+    task = DistillTask(Teller(), {"teacher": TeacherProjection()}, [Term("whole", 1.0, Weighted())])
+    batch = make_batch(LENGTHS[0])
+    batch |= {"targets": {"teacher": {}}, "weights": {"teacher": batch["weights"]["teacher"]}}
+    own = torch.arange(BATCH) % 2 == 0
+    if rank is None:
+        return step(task, batch | {"own": own})
+    batch, mine = shard(batch, rank), torch.arange(BATCH) // (BATCH // WORLD) == rank
+    batch["weights"] = {"teacher": batch["weights"]["teacher"] * (mine | ~own)}
+    model = nn.parallel.DistributedDataParallel(task, find_unused_parameters=True)
+    return step(model, batch | {"own": own[mine]})
+
+
 class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     """Counts by torch's formulas; torch's own ``FlopCounterMode`` follows modules too, and stops at autograd.grad."""
 
@@ -285,9 +308,8 @@ def _worker(rank: int, folder: str) -> None:
         found.append(step(model, shard(make_batch(lengths), rank)))
         assert cast(Counted, model.module.losses[0]).seen == BATCH // WORLD
     runs = {str(precision): train(precision, rank) for precision in STEPS}
-    torch.save(
-        {"answers": found, "runs": runs, "flops": loss_flops(rank), "quiet": quiet_step(rank)}, f"{folder}/{rank}"
-    )
+    parts = {"quiet": quiet_step(rank), "own": own_answers_step(rank)}
+    torch.save({"answers": found, "runs": runs, "flops": loss_flops(rank), **parts}, f"{folder}/{rank}")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -326,6 +348,13 @@ def test_four_processes_share_the_work_of_the_losses(ranks: list[dict[str, Any]]
     alone = loss_flops()
     for parts in ranks:
         assert parts["flops"] <= 0.3 * alone, (parts["flops"], alone)
+
+
+def test_a_loss_of_the_whole_batch_sees_the_weights_of_all_own_answers(ranks: list[dict[str, Any]]) -> None:
+    expected = {name: x for name, x in own_answers_step().items() if not name.startswith("own/")}
+    for parts in ranks:
+        for name, x in expected.items():
+            torch.testing.assert_close(parts["own"][name], x, rtol=1e-5, atol=1e-7, msg=name)
 
 
 def test_a_loss_that_has_nothing_to_say_on_most_ranks(ranks: list[dict[str, Any]]) -> None:
