@@ -25,6 +25,7 @@ def run_in_processes(count: int, *, cpu: bool) -> None:
         cpu: the processes use the CPU.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C, or another signal that ends the run.
         KdkitError: fewer GPUs; a launcher's own processes; a process that was killed.
     """
     if "WORLD_SIZE" in os.environ:
@@ -36,10 +37,12 @@ def run_in_processes(count: int, *, cpu: bool) -> None:
             code=ExitCode.USAGE,
         )
     _require_gpus(count, cpu=cpu)
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say why they end
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes say why they end
     os.environ["PYTHONSAFEPATH"] = "1"  # as for the command itself: no file of the current folder is a library
     config = LaunchConfig(
         min_nodes=1,
@@ -60,6 +63,8 @@ def run_in_processes(count: int, *, cpu: bool) -> None:
         if failure.exitcode < 0:
             raise _killed(rank, -failure.exitcode) from None
         raise typer.Exit(failure.exitcode) from None
+    except SignalException as signal:  # torch ends the processes, which write a checkpoint
+        raise KeyboardInterrupt(int(signal.sigval)) from None
 
 
 def without_option(words: Sequence[str]) -> list[str]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import signal
 
+import pytest
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.launcher import api
+
+from kdkit.cli import streams
 from kdkit.cli.processes import run_in_processes, without_option
 from tests.errors import raises_error
 
@@ -22,3 +27,15 @@ def test_a_launcher_has_started_processes_already(monkeypatch: pytest.MonkeyPatc
 def test_more_gpus_than_there_are() -> None:
     with raises_error("KD-DIST-401", mentions=("4096 GPUs",)):
         run_in_processes(4096, cpu=False)
+
+
+def test_a_signal_that_ends_the_run_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise SignalException("got signal 15", signal.SIGTERM)
+
+    monkeypatch.setattr(api, "elastic_launch", lambda *_: interrupted)
+    monkeypatch.setattr(streams, "lend_stdout", lambda: None)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_in_processes(2, cpu=True)
+    assert caught.value.args == (signal.SIGTERM,)
