@@ -30,7 +30,7 @@ MEANINGS = {
     "forward": "the student's forward pass, computed again with micro-batches",
     "losses": "heads and losses",
     "backward": "backward pass and averaging of gradients",
-    "optimizer": "clipping, AdamW, moving average",
+    "optimizer": "clipping and AdamW",
     "sync": "waiting for other processes",
 }
 
