@@ -223,7 +223,8 @@ def stages_question(asked: Asked) -> Question:
         rows.append(Variation(", then ".join(back), project, _staged(stages[::-1]), {"stages": back}))
     notes = (
         "A stage alone takes as many steps as all stages together, at its own rate and schedule; if it skips samples "
-        "that others use, the numbers of steps in the table differ",
+        "that others use, or its pass takes one caption of an image or some samples of a group, the numbers of steps "
+        "in the table differ",
     )
     return Question(tuple(rows), notes=notes)
 
