@@ -11,7 +11,7 @@ from kdkit.api.opened import OpenedProject
 from kdkit.api.project_evaluation import split_named
 
 if TYPE_CHECKING:
-    from kdkit.api.student import AnswerList, Distillation, DistillPlan
+    from kdkit.api.student import AnswerList, Distillation, DistillPlan, ImportedStudent
     from kdkit.api.versions import CurrentVersion, VersionList
     from kdkit.core.contracts import Student
     from kdkit.core.distill.profiling import Profile
@@ -21,6 +21,29 @@ if TYPE_CHECKING:
 
 class StudentMethods(OpenedProject):
     """Part of :class:`kdkit.Project`."""
+
+    def import_student(self, *, seed: int = 0, device: str = "cpu") -> ImportedStudent:
+        """Make the student that ``init`` names version v0, without training; increments are compared with it.
+
+        It is evaluated on the calibration split, which decides the domains that it knows.
+
+        Args:
+            seed: of parts that ``init`` does not decide, such as a projection between two towers.
+            device: of the student during the evaluation.
+
+        Raises:
+            KdkitError: the project has a version already; the student starts from random weights.
+
+        Example:
+            >>> project.import_student().version  # doctest: +SKIP
+            'v0'
+        """
+        from kdkit.api.student import ImportedStudent
+        from kdkit.core.distill.import_student import import_student
+
+        project = self._open()
+        with project.exclusive("kdkit import-student"):
+            return ImportedStudent(import_student(project, self.reporter, seed=seed, device=device))
 
     def pretrain(
         self,

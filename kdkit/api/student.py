@@ -189,6 +189,51 @@ def _on_policy_lines(plan: Plan, own: OnPolicyPlan) -> list[str]:
 
 
 @dataclass(frozen=True)
+class ImportedStudent(Result):
+    """Version v0: the student's initial weights as they are."""
+
+    outcome: Outcome
+
+    @property
+    def version(self) -> str:
+        """Name of the version."""
+        return self.outcome.version.name
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the version."""
+        return self.outcome.version.folder
+
+    def to_json(self) -> dict[str, Any]:
+        """Version, scores, files with their sha256, license facts."""
+        lineage = self.outcome.version.lineage.to_json()
+        return {
+            "version": self.version,
+            "judged": self.outcome.version.lineage.judged,
+            "folder": str(self.folder),
+            "scores": lineage["scores"],
+            "start": lineage["student"]["start"],
+            "files": lineage["imported"]["files"],
+        }
+
+    def sections(self) -> list[Section]:
+        """Scores, what the guard will compare, origin."""
+        lineage = self.outcome.version.lineage
+        known = ", ".join(lineage.data.known)
+        guarded = f"the guard compares increments with it on: {known}"
+        parts = lineage.student.start.parts if lineage.student.start else ()
+        licenses = "; ".join(part.license_facts.shown for part in parts)
+        files = len(lineage.imported.files) if lineage.imported else 0
+        return [
+            f"{self.version} is current now; nothing was trained",
+            _scores_line(lineage.scores),
+            guarded if known else "the guard has nothing to compare increments with",
+            f"initial weights: {files} file{'' if files == 1 else 's'}, sha256 in the lineage; license: {licenses}",
+            "next: kdkit add-teacher NAME; kdkit distill --incremental",
+        ]
+
+
+@dataclass(frozen=True)
 class Distillation(Result):
     """The version that a run made, and what it kept of its parent."""
 

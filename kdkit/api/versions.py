@@ -29,6 +29,7 @@ class VersionRow:
         worst_change: points of the old domain that lost most against the parent.
         seconds: of training.
         problem: why a version is damaged.
+        imported: its weights are those of ``init``; ``recipe`` is None then.
         domains: domain -> accuracy on the calibration split.
     """
 
@@ -46,6 +47,7 @@ class VersionRow:
     seconds: float | None = None
     problem: str | None = None
     domains: Mapping[str, float] = field(default_factory=dict)
+    imported: bool = False
 
     @classmethod
     def of(cls, version: Version, current: Version | None) -> VersionRow:
@@ -62,7 +64,7 @@ class VersionRow:
             parent=lineage.parent,
             origin=earlier.origin if earlier else None,
             created=lineage.created,
-            recipe=lineage.recipe.name,
+            recipe=None if lineage.imported else lineage.recipe.name,
             teachers=tuple(teacher.name for teacher in lineage.teachers),
             corrected=lineage.correction.corrected if lineage.correction else None,
             repair=lineage.repair.describe(lineage.parent) if lineage.repair else None,
@@ -70,6 +72,7 @@ class VersionRow:
             worst_change=retention.worst.points if retention and retention.worst else None,
             seconds=lineage.seconds,
             domains={d: x["accuracy"] for d, x in lineage.scores.domains.items() if "accuracy" in x},
+            imported=lineage.imported is not None,
         )
 
 
@@ -86,14 +89,14 @@ class VersionList(ResultRows[VersionRow]):
     def sections(self) -> list[Section]:
         """One row per version."""
         if not self.rows:
-            return ["no version yet: kdkit distill"]
+            return ["no version yet: kdkit distill, or kdkit import-student to keep one that you have"]
         headers = ("version", "status", "parent", "recipe", "teachers", "accuracy", "worst change", "seconds")
         cells = [
             (
                 row.version,
                 row.status,
                 f"from {row.origin.repository}" if row.origin else row.parent or "-",
-                row.recipe or "-",
+                "imported" if row.imported else row.recipe or "-",
                 ", ".join(row.teachers) or "-",
                 _accuracy_cell(row),
                 "-" if row.worst_change is None else f"{row.worst_change:+.1f} points",

@@ -1,4 +1,4 @@
-"""``kdkit distill``: make the first version of the student, or teach it what is new."""
+"""``kdkit distill`` and its kin: make the first version of the student, or teach it what is new."""
 
 from __future__ import annotations
 
@@ -13,8 +13,23 @@ from kdkit.core.base.errors import ExitCode
 
 def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
+    app.command("import-student")(import_student)
     app.command("pretrain")(pretrain)
     app.command("distill")(distill)
+
+
+def import_student(
+    seed: Annotated[int, typer.Option(help="Of parts that 'init' does not decide.")] = 0,
+    device: Annotated[str, typer.Option(help="Of the student during the evaluation, e.g. cuda.")] = "cpu",
+    folder: console.ProjectOption = None,
+    json: console.JsonOption = False,
+) -> None:
+    """Make the weights that 'init' of the student names version v0, without training; increments are compared with it.
+
+    It is evaluated on the calibration split. A project that has a version, or a student with random weights, is
+    refused.
+    """
+    console.emit(console.project(folder).import_student(seed=seed, device=device), json=json)
 
 
 def pretrain(

@@ -63,7 +63,7 @@ All commands: kdkit --help"""
 STORY = {
     "Choose teachers": ("init", "add-teacher", "teachers", "remove-teacher", "lock"),
     "Measure what they know": ("data", "features", "trust", "align", "pseudo-label"),
-    "Teach the student": ("recipes", "pretrain", "distill", "profile", "versions", "rollback"),
+    "Teach the student": ("recipes", "import-student", "pretrain", "distill", "profile", "versions", "rollback"),
     "Use the student": (
         "evaluate",
         "report",

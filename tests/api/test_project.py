@@ -34,6 +34,7 @@ PROJECT = {
     "trust": "trust",
     "align": "align",
     "pseudo-label": "pseudo_label",
+    "import-student": "import_student",
     "pretrain": "pretrain",
     "distill": "distill",
     "profile": "profile",

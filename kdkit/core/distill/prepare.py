@@ -23,7 +23,7 @@ from kdkit.core.distill.plan.ablation import shortened
 from kdkit.core.distill.plan.checks import idle_losses, require_even_batches, require_shardable
 from kdkit.core.distill.plan.compatibility import require_outputs, require_previous
 from kdkit.core.distill.plan.continuation import after_stages, continue_from
-from kdkit.core.distill.plan.gaps import warn_of_gaps
+from kdkit.core.distill.plan.gaps import tell_of_import, warn_of_gaps
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.loss_signals import with_skipping_losses
 from kdkit.core.distill.plan.plan import NOTHING_NEW, make_plan
@@ -106,6 +106,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
             if options.shard:
                 require_shardable(plan.recipe, plan.previous if plan.increments else None)
             warn_of_gaps(plan, parent, versions, reporter)
+        tell_of_import(parent, reporter)
     return planner.prepared(plans, student, finished)
 
 
@@ -282,7 +283,7 @@ def _parent(versions: Versions, *, incremental: bool) -> Version | None:
             "KD-DIST-037",
             "--incremental needs a version to start from, and there is none",
             where=str(versions.root),
-            fix="run 'kdkit distill' first; it makes v1",
+            fix="run 'kdkit distill' first; it makes v1. 'kdkit import-student' keeps a student that you have, as v0",
             code=ExitCode.USAGE,
         )
     return current if incremental else None

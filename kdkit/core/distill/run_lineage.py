@@ -73,13 +73,7 @@ def make_lineage(project: Project, run: TrainedRun, name: str, scores: Scores) -
             log=tuple(run.progress.log),
             digest=plan.digest,
         ),
-        environment=Environment(
-            kdkit=kdkit.__version__,
-            python=platform.python_version(),
-            torch=torch.__version__,
-            platform=f"{platform.system()} {platform.machine()}",
-            plugins=_used_plugins(project, run.plans),
-        ),
+        environment=describe_software(project, run.plans),
         scores=scores,
         correction=_correction(project, run),
         on_policy=_on_policy(run),
@@ -134,6 +128,17 @@ def scores_of(evaluation: Evaluation) -> Scores:
     model = evaluation.model(STUDENT)
     domains = {domain: dict(score.metrics) for domain, score in model.domains.items()}
     return Scores("calibration", dict(model.means), domains)
+
+
+def describe_software(project: Project, plans: Sequence[Plan] = ()) -> Environment:
+    """Versions of kdkit, of what it runs on, and of the plugins that the student, and these plans, use."""
+    return Environment(
+        kdkit=kdkit.__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        platform=f"{platform.system()} {platform.machine()}",
+        plugins=_used_plugins(project, plans),
+    )
 
 
 def _used_plugins(project: Project, plans: Sequence[Plan]) -> dict[str, str]:

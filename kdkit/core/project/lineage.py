@@ -11,6 +11,7 @@ from pydantic import PlainSerializer, PlainValidator
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.json_record import JsonRecord
+from kdkit.core.project.import_record import ImportRecord
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.on_policy_record import OnPolicyRecord
 from kdkit.core.project.recipe import Recipe
@@ -80,7 +81,7 @@ class InitialWeights(JsonRecord):
 class StudentRecord(JsonRecord):
     """The student: ``family`` and ``config`` of the registry, its ``identity()``, and where its weights started.
 
-    ``start`` is set in published lineages only.
+    ``start`` is set in published lineages, and in those of imported versions.
     """
 
     family: str
@@ -95,7 +96,8 @@ class DataRecord(JsonRecord):
 
     Attributes:
         samples: domain -> number of training samples in this run.
-        known: domains that the version or an ancestor was taught, sorted.
+        known: domains that the version or an ancestor was taught, sorted; of an imported version, or from one, those
+            that the calibration split measured.
         fresh, replayed: new and rehearsed training samples.
         skipped_samples: training samples that no teacher and no loss covers.
         domains_without_teacher: domains of the training split that no teacher may teach.
@@ -266,14 +268,16 @@ class Lineage(JsonRecord):
         version, parent: names; ``parent`` is None for a run from scratch.
         created: ISO 8601.
         teachers: of this run, then those that only ancestors learned from.
-        recipe: with the trust policy that was in force, and with all stages.
-        training: of the last stage.
+        recipe: with the trust policy that was in force, and with all stages. Of an imported version the registry's,
+            by which a project that pulls it will teach.
+        training: of the last stage; of an imported version, 0 steps.
         stages: those before it; empty for a recipe without stages.
         retention: None without a parent.
         correction: None where nothing was corrected.
         on_policy: None where the student learned from given answers alone.
         repair: None where the guard does not refuse the student as it was trained.
         published_under: license of the release; set in published lineages only.
+        imported: of a version that was not trained; else None.
     """
 
     FORMAT: ClassVar[int] = 2
@@ -294,6 +298,12 @@ class Lineage(JsonRecord):
     repair: RepairRecord | None = None
     published_under: str | None = None
     stages: tuple[StageRecord, ...] = ()
+    imported: ImportRecord | None = None
+
+    @property
+    def made_by(self) -> str:
+        """The recipe's name, or ``imported``."""
+        return self.recipe.name if self.imported is None else "imported"
 
     @property
     def seconds(self) -> float:

@@ -40,7 +40,19 @@ HISTORY = "history.json"
 """Lineages of ancestors that are not in the project."""
 RESULTS = "results.json"
 """Published figures of a version that was pulled."""
-_NAME = re.compile(r"v[1-9][0-9]*")
+_NAME = re.compile(r"v(0|[1-9][0-9]*)")
+IMPORTED = "v0"
+"""Name of a version that was imported, not trained."""
+
+
+def is_version_name(name: str) -> bool:
+    """Whether a version may have this name: ``v0`` of an imported student, ``v1``, ``v2`` and so on.
+
+    Example:
+        >>> [name for name in ("v0", "v12", "v01", "w1", "v") if is_version_name(name)]
+        ['v0', 'v12']
+    """
+    return _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,7 @@ class Versions:
     def _in(folder: Path) -> tuple[str, ...]:
         if not folder.is_dir():
             return ()
-        paths = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+        paths = [path for path in folder.iterdir() if is_version_name(path.name)]
         # a partly deleted version has neither file
         found = [path.name for path in paths if (path / LINEAGE).is_file() or (path / MANIFEST).is_file()]
         return tuple(sorted(found, key=lambda name: int(name[1:])))
@@ -143,7 +155,7 @@ class Versions:
                     "KD-PROJ-009",
                     "there is no version of the student yet",
                     where=str(self.root),
-                    fix="run 'kdkit distill' to make the first one",
+                    fix="run 'kdkit distill' to make the first one; 'kdkit import-student' keeps one that you have",
                     code=ExitCode.MISSING,
                 )
             return version
@@ -200,7 +212,7 @@ class Versions:
     def next_name(self) -> str:
         """A name that no version or candidate has, partly deleted ones included."""
         left = [*self.root.glob("v*"), *(self.root / CANDIDATES).glob("v*")]
-        numbers = [int(path.name[1:]) for path in left if _NAME.fullmatch(path.name)]
+        numbers = [int(path.name[1:]) for path in left if is_version_name(path.name)]
         return f"v{max(numbers, default=0) + 1}"
 
     @contextmanager
@@ -245,7 +257,7 @@ class Versions:
                 earlier = self.names()[: self.names().index(current.name)]
                 raise KdkitError(
                     "KD-PROJ-013",
-                    f"{current.name} was made from scratch: there is no parent to roll back to",
+                    f"{current.name} has no parent to roll back to",
                     fix=f"name one: kdkit rollback {earlier[-1]}" if earlier else "",
                 )
         version = self.get(name)

@@ -38,7 +38,17 @@ ACTION = "starting"
 
 def named_models(project: Project) -> tuple[str, ...]:
     """Names of models in the student's config, without those written ``teacher:NAME``; paths are no names."""
-    return tuple(dict.fromkeys(part for part in _parts(project) if _is_name(part)))
+    return tuple(dict.fromkeys(part for part in initial_parts(project).values() if _is_name(part)))
+
+
+def initial_parts(project: Project) -> dict[str, str]:
+    """``init``, or ``init.image`` and ``init.text`` -> the name or path there; empty for random weights."""
+    config, found = project.registry.student.config, dict[str, str]()
+    for key in _keys(project):
+        value = config.get(key)
+        named = {f"{key}.{part}": x for part, x in value.items()} if isinstance(value, Mapping) else {key: value}
+        found |= {place: part for place, part in named.items() if isinstance(part, str)}
+    return found
 
 
 def lock_initial_weights(
@@ -134,11 +144,11 @@ def initial_digests(project: Project) -> dict[str, str]:
     """``NAME/FILE`` -> sha256 of the files, without cards and license texts, that the student starts from: as they are
     locked, and as they are at the paths in its config."""
     locked = {name: facts.files for name in named_models(project) if (facts := _facts(project, name)) is not None}
-    for part in _parts(project):
+    for part in initial_parts(project).values():
         if part.startswith(TEACHER) and (teacher := project.lock.teachers.get(part.removeprefix(TEACHER))) is not None:
             locked[part] = teacher.files
     found = {f"{name}/{file}": fact.sha256 for name, files in locked.items() for file, fact in files.items()}
-    for part in _parts(project):
+    for part in initial_parts(project).values():
         if not _is_name(part) and not part.startswith(TEACHER):
             found |= _hashes(part, project.root / part)
     return {file: sha256 for file, sha256 in found.items() if not is_license_or_card(file)}
@@ -178,14 +188,6 @@ def _keys(project: Project) -> tuple[str, ...]:
     with suppress(KdkitError):
         return project.catalogue.spec(StudentSpec, project.registry.student.family).weights
     return ()
-
-
-def _parts(project: Project) -> Iterator[str]:
-    """What these keys hold: names, paths and ``teacher:NAME``, of both towers where there are two."""
-    config = project.registry.student.config
-    for value in (config.get(key) for key in _keys(project)):
-        parts = value.values() if isinstance(value, Mapping) else (value,)
-        yield from (part for part in parts if isinstance(part, str))
 
 
 def _is_name(value: Any) -> bool:

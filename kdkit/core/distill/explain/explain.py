@@ -77,6 +77,13 @@ def prepare_explanation(
     _check_options(options)
     version = Versions(project).get(name)
     lineage = version.lineage
+    if lineage.imported is not None:
+        raise KdkitError(
+            "KD-DIST-492",
+            f"{version.name} was imported: no teacher and no sample taught it, so there is nothing to explain",
+            where=str(version.folder),
+            fix="explain a version that learned from teachers: 'kdkit versions' lists them",
+        )
     accelerator = TrialOptions(options.cpu, lineage.training.machine.precision).accelerator(COMMAND)
     if lineage.recipe.stages:
         raise KdkitError(

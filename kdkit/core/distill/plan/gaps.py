@@ -29,6 +29,15 @@ def warn_of_gaps(plan: Plan, parent: Version | None, versions: Versions, reporte
         )
 
 
+def tell_of_import(parent: Version | None, reporter: Reporter) -> None:
+    """Say what follows for an increment from the fact that its parent was imported."""
+    if parent is None or parent.lineage.imported is None:
+        return
+    known = ", ".join(parent.lineage.data.known)
+    compared = f"the guard compares with its scores on {known}" if known else "nor can the guard compare: not judged"
+    reporter.say(f"{parent.name} was imported, so none of its training samples is replayed; {compared}")
+
+
 def _warn_of_forgetting(plan: Plan, parent: Version, reporter: Reporter) -> None:
     here = [domain for domain in plan.domains_without_rehearsal if domain in plan.domains_without_teacher]
     absent = [domain for domain in plan.domains_without_rehearsal if domain not in here]

@@ -70,7 +70,7 @@ class Rehearsal:
         steps, seed = math.ceil(length * settings.steps), settings.seed + _SEED
         loader = self.dataloader(domains, steps, seed)
         if loader is None:
-            self.reporter.say(f"no training sample of {', '.join(domains)} is here to rehearse")
+            self.reporter.say(f"the run has no training sample of {', '.join(domains)} to rehearse")
             return 0
         self.accelerator.free_memory()  # the wrapper of the run would take part in each backward pass
         self.reporter.say(f"training {steps} more steps, with more samples of {', '.join(domains)}")

@@ -166,7 +166,7 @@ def lineage_table(facts: PageFacts) -> Markup:
         mean = item.scores.mean.get("accuracy", math.nan)
         worst = item.retention.worst if item.retention else None
         rows.append([
-            Cell(item.version), Cell(item.parent or "–"), Cell(item.created[:10]), Cell(item.recipe.name),
+            Cell(item.version), Cell(item.parent or "–"), Cell(item.created[:10]), Cell(item.made_by),
             Cell(", ".join(t.name for t in item.teachers if not t.inherited) or "–"),
             number(f"{sum(item.data.samples.values()):,}", sum(item.data.samples.values())),
             number("not judged" if math.isnan(mean) else percent(mean), mean),

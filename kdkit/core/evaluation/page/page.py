@@ -180,6 +180,5 @@ def _absent(absent: dict[str, str]) -> Markup:
 
 def _subtitle(facts: PageFacts) -> str:
     lineage = facts.lineage
-    return (
-        f"{facts.status} · made {lineage.created[:10]} · recipe {lineage.recipe.name} · family {lineage.student.family}"
-    )
+    made = "imported, not trained" if lineage.imported else f"recipe {lineage.recipe.name}"
+    return f"{facts.status} · made {lineage.created[:10]} · {made} · family {lineage.student.family}"

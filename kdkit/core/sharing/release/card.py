@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdkit.core.project.lineage import HUB
+from kdkit.core.project.import_record import ImportRecord
+from kdkit.core.project.lineage import HUB, Environment
 from kdkit.core.project.recipe import Recipe
 from kdkit.core.project.training_record import StageRecord, TrainingRecord
 from kdkit.core.sharing.release.card_facts import CardFacts, front_matter
@@ -49,12 +50,14 @@ def _what(facts: CardFacts) -> Iterator[str]:
     steps = _count(len(record.history), "step")
     made = f"distilled with kdkit from {_count(len(facts.teachers), 'teacher')} into one student"
     made = made if facts.teachers else "trained with kdkit on the samples' own texts, without a teacher"
+    made = f"{made}, in {steps}" if lineage.imported is None else "published as it was imported: kdkit trained nothing"
     yield f"# {facts.title}"
     yield (
-        f"{facts.published.kind}, {made}, in {steps}. This is "
+        f"{facts.published.kind}, {made}. This is "
         f"version **{record.version}** of {lineage.created[:10]}. {facts.published.summary}"
     )
-    yield f"Training domains: {', '.join(map(cell, lineage.data.known))}."
+    known = "Training domains" if lineage.imported is None else "Measured domains"
+    yield f"{known}: {', '.join(map(cell, lineage.data.known)) or 'none'}."
     if own["domains"]:
         means = (
             f"means over {_count(len(own['domains']), 'domain')}, {facts.words.task}, {facts.results['split']} split"
@@ -158,6 +161,9 @@ def _other_tasks(facts: CardFacts) -> Iterator[str]:
 
 def _teachers(facts: CardFacts) -> Iterator[str]:
     yield "## Teachers"
+    if facts.record.lineage.imported is not None:
+        yield "None: its weights were imported."
+        return
     if facts.teachers:
         yield (
             "Trust is a teacher's own accuracy in %, measured on the calibration split; it decides where a "
@@ -168,6 +174,10 @@ def _teachers(facts: CardFacts) -> Iterator[str]:
 
 def _data(facts: CardFacts) -> Iterator[str]:
     yield "## Data"
+    if facts.record.lineage.imported is not None:
+        yield "kdkit taught it no sample. This record does not know the data that its initial weights were trained on."
+        yield data_table(facts.record.history, facts.results)
+        return
     yield (
         f"{_count(facts.taught, facts.words.taught)} over all versions. They are not published: this repository holds "
         "no image, no text and no name of a sample. A version's column counts its training pairs, replayed ones "
@@ -214,29 +224,48 @@ def _stage(recipe: Recipe, stage: StageRecord) -> str:
     return f"{stage.name}: {terms}; {_count(training.steps, 'step')} of {training.batch_size}, rate {training.lr:g}"
 
 
-def _making(facts: CardFacts) -> Iterator[str]:
-    lineage = facts.record.lineage
-    recipe, training, environment = lineage.recipe, lineage.training, lineage.environment
-    started: tuple[tuple[str, str], ...] = ()
+def _started(facts: CardFacts) -> Iterator[tuple[str, str]]:
+    """The initial weights, with their license."""
     if start := facts.record.history[0].student.start:
         base = facts.form.base.repository if facts.form.base is not None else ""
         named = [(part.repository or base or "not published", part.license_facts.shown) for part in start.parts]
-        started = (("initial weights", "; ".join(f"{place}; license: {terms}" for place, terms in named)),)
+        yield "initial weights", "; ".join(f"{place}; license: {terms}" for place, terms in named)
+
+
+def _made_with(environment: Environment) -> Iterator[tuple[str, str]]:
+    yield "made with", ", ".join(f"{name} {getattr(environment, name)}" for name in ("kdkit", "python", "torch"))
+    yield "plugins", ", ".join(f"{name} {version}" for name, version in environment.plugins.items())
+
+
+def _training(facts: CardFacts) -> Iterator[tuple[str, str]]:
+    """Recipe, losses and course of the training."""
+    lineage = facts.record.lineage
+    recipe, training = lineage.recipe, lineage.training
     source = f" ({recipe.source})" if recipe.source and not recipe.source.startswith("docs/") else ""
     schedule = f"{_count(training.steps, 'step')} of {training.batch_size}, learning rate {training.lr:g}"
-    rows = (
-        ("recipe", f"{recipe.name}: {recipe.summary}{source}"),
-        *((f"stage {stage.number}", _stage(recipe, stage)) for stage in lineage.stages),
-        ("losses", " + ".join(_terms(recipe, training)) + (" (last stage)" if lineage.stages else "")),
-        *started,
-        *_taught_how(facts),
-        ("training", f"{schedule}, seed {training.seed}"),
-        ("machine", f"{training.machine.device}, {lineage.seconds:.0f} s"),
-        ("made with", ", ".join(f"{name} {getattr(environment, name)}" for name in ("kdkit", "python", "torch"))),
-        ("plugins", ", ".join(f"{name} {version}" for name, version in environment.plugins.items())),
-    )
+    yield "recipe", f"{recipe.name}: {recipe.summary}{source}"
+    yield from ((f"stage {stage.number}", _stage(recipe, stage)) for stage in lineage.stages)
+    yield "losses", " + ".join(_terms(recipe, training)) + (" (last stage)" if lineage.stages else "")
+    yield from _started(facts)
+    yield from _taught_how(facts)
+    yield "training", f"{schedule}, seed {training.seed}"
+    yield "machine", f"{training.machine.device}, {lineage.seconds:.0f} s"
+
+
+def _imported(facts: CardFacts, imported: ImportRecord) -> Iterator[tuple[str, str]]:
+    yield "training", "none: the initial weights as they are"
+    yield from _started(facts)
+    yield "files", f"{_count(len(imported.files), 'file')}; their sha256 is in {RECORD}"
+
+
+def _making(facts: CardFacts) -> Iterator[str]:
+    lineage = facts.record.lineage
+    rows = _training(facts) if lineage.imported is None else _imported(facts, lineage.imported)
     yield "## How it was made"
-    yield table(("", cell(facts.record.version)), [(name, cell(value)) for name, value in rows])
+    yield table(
+        ("", cell(facts.record.version)),
+        [(name, cell(value)) for name, value in (*rows, *_made_with(lineage.environment))],
+    )
     yield (
         f"[{RECORD}]({RECORD}) holds the record of every version and the sha256 of every file. `kdkit push` computed "
         "this page from it."
@@ -246,6 +275,8 @@ def _making(facts: CardFacts) -> Iterator[str]:
 def _limits(facts: CardFacts) -> Iterator[str]:
     results, scores = facts.results, facts.own["domains"]
     limits = ["It was trained only on the domains above, as its data show them; no other domain was measured."]
+    if facts.record.lineage.imported is not None:
+        limits = ["No domain but those above was measured."]
     if scores and results["split"] != "test":
         limits.append("It was not evaluated on a test split; the figures above are optimistic.")
     if few := [f"{cell(domain)} ({score['count']})" for domain, score in scores.items() if score["count"] < FEW]:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.distill.model.student import anchored
+from kdkit.core.distill.model.initial_origin import initial_weights_of, repository_of
 from kdkit.core.project.licenses import LicenseFacts, allowed
 from kdkit.core.project.lineage import InitialWeights, Lineage, TeacherRecord
 from kdkit.core.project.registry.chosen import chosen_teacher
-from kdkit.core.project.registry.lock import NOT_PUBLISHED
 from kdkit.core.project.versions import Version, Versions
 from kdkit.core.sharing.release.license import UNDETERMINED, StudentLicense, derive_license
 from kdkit.core.sharing.release.redact import public_source
-from kdkit.core.teachers.initial_weights import source_of
-from kdkit.core.teachers.license import read_license
 
 if TYPE_CHECKING:
     from kdkit.core.contracts import TeacherSpec
     from kdkit.core.project.project import Project
-
-_SNAPSHOT = re.compile(r"models--(?P<repo>.+)/snapshots/[0-9a-f]{40}")
-"""A folder of the Hub's cache."""
-_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-"""``ORG/NAME``, and no path."""
 
 
 @dataclass(frozen=True)
@@ -74,35 +64,7 @@ def start_of(project: Project, history: Sequence[Lineage]) -> InitialWeights | N
     student = history[0].student
     if student.start is not None:
         return student.start
-    config = student.config
-    init = config.get("init")
-    named = sorted(init.items()) if isinstance(init, Mapping) else [("", init)]
-    folders = [folder for _, folder in named if isinstance(folder, str) and folder != NOT_PUBLISHED]
-    if not folders:  # the license of the release binds instead
-        return None
-    stated = str(config.get("base", ""))  # of a download
-    first, *others = (_weights_of(project, folder, stated) for folder in folders)
-    return replace(first, beside=tuple(others))
-
-
-def _weights_of(project: Project, init: str, stated: str) -> InitialWeights:
-    """Initial weights in the folder ``init`` of a student's config; ``stated``: the repository that it names."""
-    if (found := source_of(project, init)) is not None:
-        chosen, files = found
-        known = chosen.license_facts(files.license, gated=files.gated)
-        return InitialWeights(_repository(files.source), known)
-    folder = Path(anchored(init, project.root)).absolute()
-    lock = project.lock
-    for name, facts in lock.teachers.items():
-        if folder == (project.artifacts / name).absolute():
-            known = LicenseFacts(seen=facts.license.name if facts.license else None, gated=facts.gated)
-            if name in project.registry.teachers:
-                known = chosen_teacher(project, name).license_facts(facts.license, gated=facts.gated)
-            return InitialWeights(_repository(facts.source), known)
-    seen, gated = read_license(folder) if folder.is_dir() else (None, False)
-    snapshot = _SNAPSHOT.search(folder.as_posix())
-    repository = snapshot["repo"].replace("--", "/", 1) if snapshot else stated if _NAME.fullmatch(stated) else ""
-    return InitialWeights(repository, LicenseFacts(seen=seen.name if seen else None, gated=gated))
+    return initial_weights_of(project, student.config)
 
 
 def require_permissions(project: Project, teachers: Sequence[Taught]) -> list[str]:
@@ -165,16 +127,10 @@ def _facts(project: Project, entry: TeacherRecord, spec: TeacherSpec | None) -> 
 
 def _spec(project: Project, entry: TeacherRecord) -> TeacherSpec | None:
     """The catalogue entry of the same model."""
-    repository = _repository(entry.source)
+    repository = repository_of(entry.source)
     specs: list[Any] = [known.spec for known in project.catalogue.contents["teacher"]]
-    same = [s for s in specs if s.name == entry.name and repository and _repository(s.source) == repository]
+    same = [s for s in specs if s.name == entry.name and repository and repository_of(s.source) == repository]
     return same[0] if same else None
-
-
-def _repository(source: str) -> str:
-    """``ORG/NAME`` of ``hf:ORG/NAME[@REV]``; else empty."""
-    kind, _, place = source.partition(":")
-    return place.partition("@")[0] if kind == "hf" else ""
 
 
 @dataclass(frozen=True)

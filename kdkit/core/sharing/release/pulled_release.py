@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from kdkit.core.project.registry.load import load_registry
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.project.registry.pinned import NO_PROVIDER, pinned
 from kdkit.core.project.registry.schema import Registry
+from kdkit.core.project.versions import is_version_name
 from kdkit.core.sharing.kinds import KINDS, is_known_kind
 from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record
 from kdkit.core.sharing.release.registry_text import registry_text, unpublished
@@ -59,7 +59,7 @@ def read_record(path: Path, repo: str) -> Record:
         record = Record.load(path)
     except ValueError as error:
         raise _bad(repo, f"{type(error).__name__}: {error}") from None
-    if not re.fullmatch(r"v[1-9][0-9]*", record.version) or record.lineage.version != record.version:
+    if not is_version_name(record.version) or record.lineage.version != record.version:
         raise _bad(repo, f"'{record.version}' cannot be its version's name")
     for name in record.student:
         if "/" in name or name == RECORD or name not in record.files:
