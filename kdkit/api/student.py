@@ -189,20 +189,24 @@ def _on_policy_lines(plan: Plan, own: OnPolicyPlan) -> list[str]:
 
 
 @dataclass(frozen=True)
-class ImportedStudent(Result):
-    """Version v0: the student's initial weights as they are."""
+class _MadeVersion(Result):
+    """A version that a command has made."""
 
     outcome: Outcome
 
     @property
     def version(self) -> str:
-        """Name of the version."""
+        """Name of the new version."""
         return self.outcome.version.name
 
     @property
     def folder(self) -> Path:
         """Folder of the version."""
         return self.outcome.version.folder
+
+
+class ImportedStudent(_MadeVersion):
+    """Version v0: the student's initial weights as they are."""
 
     def to_json(self) -> dict[str, Any]:
         """Version, scores, files with their sha256, license facts."""
@@ -234,26 +238,15 @@ class ImportedStudent(Result):
 
 
 @dataclass(frozen=True)
-class Distillation(Result):
+class Distillation(_MadeVersion):
     """The version that a run made, and what it kept of its parent."""
 
-    outcome: Outcome
     next_command: str = "kdkit evaluate"
-
-    @property
-    def version(self) -> str:
-        """Name of the new version."""
-        return self.outcome.version.name
 
     @property
     def promoted(self) -> bool:
         """Whether it is the current version; otherwise it is a refused candidate."""
         return not self.outcome.version.refused
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the version."""
-        return self.outcome.version.folder
 
     def to_json(self) -> dict[str, Any]:
         """Version, scores, retention, repair, time."""
