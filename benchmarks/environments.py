@@ -53,6 +53,7 @@ ARGUMENTS = {
     "recipes": [],
     "recipes show": ["kdkit"],
     "distill": ["--cpu"],
+    "import-student": [],
     "pretrain": ["--cpu"],
     "profile": ["--cpu", "--steps", "4"],
     "versions": [],
