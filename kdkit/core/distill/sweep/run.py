@@ -61,7 +61,7 @@ class SweepRequest:
                 fix="use letters, digits, '.', '_', '-'",
             )
         keys = [word.partition("=")[0] for word in self.arguments]
-        named = keys if self.question in ("recipe", "held-out") else []
+        named = keys if self.question in ("recipe", "held-out", "teachers") else []
         parts = [self.question, *named, *([split] if split != "calibration" else [])]
         return self.name or re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts))[:100]
 

@@ -59,6 +59,7 @@ def test_teachers(root: Path) -> None:
 def test_teachers_that_arrive_in_an_order(root: Path) -> None:
     short = SweepOptions(length=0.1, seeds=1, trials=TrialOptions(cpu=True))
     found = sweep(open_project(root), SweepRequest("teachers", ("order",)), short, Silent())
+    assert found.folder == "sweeps/teachers-order", "the other parts of the question have folders of their own"
     assert found.missing == ()
     assert [result.variation.steps for result in found.results] == [4, 6, 6]
     assert found.results[1].accuracies != found.results[2].accuracies
