@@ -21,16 +21,14 @@ from kdkit.core.distill.loop.checkpoint import (
     task_tensors,
     trained_bytes,
 )
-from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.stored_inputs import stored_bytes
 from kdkit.core.distill.model.build import Build
 from kdkit.core.distill.model.previous_version import LABEL
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.types import Plan
-from kdkit.core.distill.prepare import Prepared, prepare
-from kdkit.core.distill.trial_steps import try_steps
+from kdkit.core.distill.prepare import Prepared
+from kdkit.core.distill.trial_steps import prepared_to_try, try_steps
 from kdkit.core.evaluation.answers import StudentAnswers
-from kdkit.core.teachers.initial_weights import require_initial_weights
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -103,20 +101,12 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
     options = replace(options, shard=launcher_shards() or options.shard)
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if accelerator.is_main_process else Silent()
-    with peer_errors():
-        with accelerator.main_process_first():
-            if not options.from_current:
-                require_initial_weights(project, reporter)
-            prepared = prepare(project, options, reporter, str(accelerator.device))
-        require_same_plan(prepared.plan.digest)
-        planned = list[PlannedStage]()
-        try:
-            for stage in prepared.stages:
-                estimate = measure_cost(project.state, stage, accelerator, more=stage is not prepared)
-                planned.append(PlannedStage(stage.plan, estimate))
-                accelerator.free_memory()
-        finally:
-            prepared.close()
+    planned = list[PlannedStage]()
+    with prepared_to_try(project, options, accelerator, reporter) as prepared:
+        for stage in prepared.stages:
+            estimate = measure_cost(project.state, stage, accelerator, more=stage is not prepared)
+            planned.append(PlannedStage(stage.plan, estimate))
+            accelerator.free_memory()
     results = sum(stage.estimate.version for stage in planned[:-1])
     needed = max(stage.estimate.disk + stage.estimate.inputs for stage in planned) + results
     if needed + SPARE_BYTES > (free := planned[-1].estimate.free):

@@ -11,12 +11,9 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
-from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
 from kdkit.core.distill.loop.stopwatch import PARTS, Stopwatch
 from kdkit.core.distill.options import Options
-from kdkit.core.distill.prepare import prepare
-from kdkit.core.distill.trial_steps import try_steps
-from kdkit.core.teachers.initial_weights import require_initial_weights
+from kdkit.core.distill.trial_steps import prepared_to_try, try_steps
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -98,22 +95,13 @@ def profile(project: Project, options: Options, steps: int, reporter: Reporter) 
         )
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if accelerator.is_main_process else Silent()
-    with peer_errors():
-        with accelerator.main_process_first():
-            if not options.from_current:
-                require_initial_weights(project, reporter)
-            prepared = prepare(project, options, reporter, str(accelerator.device))
-        require_same_plan(prepared.plan.digest)
-        plan, stopwatch = prepared.plan, Stopwatch(accelerator.device)
+    stopwatch = Stopwatch(accelerator.device)
+    with prepared_to_try(project, options, accelerator, reporter) as prepared:
+        plan = prepared.plan
         few = min(steps, plan.settings.steps)
-        try:
-            try_steps(
-                project.state, prepared, accelerator, few, targets=reporter, reporter=reporter, stopwatch=stopwatch
-            )
-        finally:
-            prepared.close()
-        processes, device = accelerator.num_processes, str(accelerator.device)
-        end_process_group(accelerator)
+        try_steps(project.state, prepared, accelerator, few, targets=reporter, reporter=reporter, stopwatch=stopwatch)
+    processes, device = accelerator.num_processes, str(accelerator.device)
+    end_process_group(accelerator)
     if not accelerator.is_main_process:
         return None
     counted = stopwatch.steps[SKIPPED:] or stopwatch.steps

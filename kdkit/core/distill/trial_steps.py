@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,41 @@ import numpy as np
 from kdkit.core.base.atomic import draft_beside
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.loop.checkpoint import Checkpoints
-from kdkit.core.distill.loop.distributed import broadcast
+from kdkit.core.distill.loop.distributed import broadcast, peer_errors, require_same_plan
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.stopwatch import Stopwatch
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import Build, build
 from kdkit.core.distill.model.previous_version import FOLDER
-from kdkit.core.distill.prepare import Prepared
+from kdkit.core.distill.options import Options
+from kdkit.core.distill.prepare import Prepared, prepare
+from kdkit.core.teachers.initial_weights import require_initial_weights
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from kdkit.core.project.project import Project
+
+
+@contextmanager
+def prepared_to_try(
+    project: Project, options: Options, accelerator: Accelerator, reporter: Reporter
+) -> Iterator[Prepared]:
+    """The plan that :func:`~kdkit.core.distill.run.distill` would follow, the same in all processes.
+
+    Raises:
+        KdkitError: initial weights of the student are not here, before anything is extracted; as :func:`prepare`.
+    """
+    with peer_errors():
+        with accelerator.main_process_first():
+            if not options.from_current:
+                require_initial_weights(project, reporter)
+            prepared = prepare(project, options, reporter, str(accelerator.device))
+        try:
+            require_same_plan(prepared.plan.digest)
+            yield prepared
+        finally:
+            prepared.close()
 
 
 def try_steps(
