@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import invalidate_caches
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -203,3 +204,4 @@ def write_facts(site: Path, distribution: str, version: str, entry_points: str) 
         f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n", encoding="utf-8"
     )
     (facts / "entry_points.txt").write_text(entry_points, encoding="utf-8")
+    invalidate_caches()  # a folder that changes twice within one tick of its clock looks unchanged to Python

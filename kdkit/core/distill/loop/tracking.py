@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.atomic import write_atomically
@@ -95,7 +96,8 @@ class _Tracker:
         project, label = reports.parent.resolve().name, f"{plan.recipe.name}-{plan.digest[:12]}"
         given: dict[str, Any]
         if self._name == "tensorboard":
-            given = {"run_name": label, "logging_dir": reports / "tracking"}
+            # The file is named by the second it begins in: a run that continues within that second would replace it.
+            given = {"run_name": label, "logging_dir": reports / "tracking", "filename_suffix": f".{time_ns()}"}
         elif self._name == "mlflow":
             given = {"experiment_name": project, "run_name": label, "run_id": _saved_id(run)}
         else:
