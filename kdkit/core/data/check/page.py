@@ -11,16 +11,16 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from xml.etree.ElementTree import Element, tostring
 
 import numpy as np
 
 from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.markup import Markup, join, tag
 from kdkit.core.base.system_errors import optional_write
-from kdkit.core.contracts import SPLITS, ImageLocation, ImageRef
+from kdkit.core.contracts import SPLITS, ImageLocation, ImageRef, Split
 from kdkit.core.data.check.examined import Examined
 from kdkit.core.data.check.finding import SHOWN, Finding
-from kdkit.core.data.check.page_elements import STYLE, add, add_bars, add_histogram, add_picture, add_table
+from kdkit.core.data.check.page_elements import STYLE, bars, histogram, picture, table
 from kdkit.core.data.check.report import DataReport
 from kdkit.core.data.locations import PRIVATE, file_of, images_of
 from kdkit.core.data.names import count_of
@@ -36,116 +36,110 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 def write_page(path: Path, data: Examined, report: DataReport) -> None:
     """Write the page; a file there is replaced. A full or read-only disk costs the page alone, with a warning."""
-    root = Element("html", {"lang": "en"})
-    head, body = add(root, "head"), add(root, "body")
     title = f"Data of {data.project.root.resolve().name}"
-    add(head, "meta", charset="utf-8")
-    add(head, "meta", http_equiv="Content-Security-Policy", content=POLICY)
-    add(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-    add(head, "title", title)
-    add(head, "style").text = STYLE
-    add(body, "h1", title)
-    _add_summary(body, report)
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Markup(STYLE)),
+    )
     hide = _path_remover(data)
-    _add_findings(body, data, report, hide)
-    _add_counts(body, data)
-    _add_histograms(body, data)
-    _add_sheets(body, data, hide)
-    content = b"<!DOCTYPE html>\n" + tostring(root, encoding="utf-8", method="html")
+    parts = (_summary(report), _findings(data, report, hide), _counts(data), _histograms(data), _sheets(data, hide))
+    page = f"<!DOCTYPE html>\n{tag('html', head, tag('body', tag('h1', title), *parts), lang='en')}\n"
     with optional_write("the page"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        write_atomically(path, page.encode())
 
 
-def _add_summary(body: Element, report: DataReport) -> None:
-    add(body, "p", f"{report.samples} samples, {len(report.counts)} domains")
+def _summary(report: DataReport) -> Markup:
     if report.problems:
-        add(body, "p", count_of(report.problems, "problem"), class_="problem")
+        found = tag("p", count_of(report.problems, "problem"), class_="problem")
     else:
-        add(body, "p", "No problems found" + " in what was looked at." * bool(report.not_looked_at))
-    add(body, "p", f"Looked at: {'; '.join(report.looked_at.values())}.", class_="soft")
-    for name, why in report.not_looked_at.items():
-        add(body, "p", f"Not looked at: {name}: {why}")
+        found = tag("p", "No problems found" + " in what was looked at." * bool(report.not_looked_at))
+    return join([
+        tag("p", f"{report.samples} samples, {len(report.counts)} domains"),
+        found,
+        tag("p", f"Looked at: {'; '.join(report.looked_at.values())}.", class_="soft"),
+        *(tag("p", f"Not looked at: {name}: {why}") for name, why in report.not_looked_at.items()),
+    ])  # fmt: skip
 
 
-def _add_findings(body: Element, data: Examined, report: DataReport, hide: Callable[[str], str]) -> None:
+def _findings(data: Examined, report: DataReport, hide: Callable[[str], str]) -> Markup:
+    parts: list[Markup] = []
     for level, heading in (("problem", "Problems"), ("note", "Notes")):
         findings = [one for one in report.findings if one.level == level]
         if findings:
-            add(body, "h2", heading)
+            parts.append(tag("h2", heading))
         for one in findings:
-            add(body, "p", hide(one.text), class_="problem" if level == "problem" else "note")
+            parts.append(tag("p", hide(one.text), class_=level))
             if one.details and not one.groups:
-                listed = add(body, "ul")
-                for line in one.details[:SHOWN]:
-                    add(listed, "li", hide(line))
-            _add_groups(body, data, one, hide)
+                parts.append(tag("ul", *(tag("li", hide(line)) for line in one.details[:SHOWN])))
+            if one.groups:
+                sheet = _groups(data, one, hide)
+                parts.append(tag("details", tag("summary", "pictures"), sheet) if level == "note" else sheet)
+    return join(parts)
 
 
-def _add_groups(body: Element, data: Examined, one: Finding, hide: Callable[[str], str]) -> None:
-    if not one.groups:
-        return
-    if one.level == "note":
-        body = add(body, "details")
-        add(body, "summary", "pictures")
-    sheet = add(body, "div", class_="sheet")
+def _groups(data: Examined, one: Finding, hide: Callable[[str], str]) -> Markup:
+    groups = []
     for number, rows in enumerate(one.groups[:GROUPS]):
-        group = add(sheet, "div", class_="group")
-        if number < len(one.captions):
-            add(group, "p", hide(one.captions[number]))
-        for row in rows[:4]:
-            add_picture(group, data.samples[row], hide, text=False)
-    if len(one.groups) > GROUPS:
-        add(body, "p", f"{len(one.groups) - GROUPS} more are not shown", class_="soft")
+        caption = tag("p", hide(one.captions[number])) if number < len(one.captions) else None
+        pictures = (picture(data.samples[row], hide, text=False) for row in rows[:4])
+        groups.append(tag("div", caption, *pictures, class_="group"))
+    return join([tag("div", *groups, class_="sheet"), _not_shown(len(one.groups) - GROUPS, "")])
 
 
-def _add_counts(body: Element, data: Examined) -> None:
-    add(body, "h2", "Domains and classes")
-    legend = add(body, "p", "Samples: ")
-    for split in SPLITS:
-        add(legend, "span", f"\u25a0 {split} ", class_=split).tail = " "
-    totals: dict[str, dict[str, int]] = {
+def _not_shown(number: int, what: str) -> Markup | None:
+    return tag("p", f"{number} more {what}are not shown", class_="soft") if number > 0 else None
+
+
+def _counts(data: Examined) -> Markup:
+    splits_of: dict[str, dict[Split, int]] = {
         domain: {split: sum(splits[split] for splits in classes.values()) for split in SPLITS}
         for domain, classes in data.counts.items()
     }
-    add_bars(body, totals)
     listed = [(domain, name, splits) for domain, names in data.counts.items() for name, splits in names.items()]
     rows = [(domain, name, *splits.values(), sum(splits.values())) for domain, name, splits in listed[:CLASSES]]
-    add_table(body, ("domain", "class", *SPLITS, "all"), rows, 2)
-    if len(listed) > CLASSES:
-        add(body, "p", f"{len(listed) - CLASSES} more classes are not shown", class_="soft")
+    return join([
+        tag("h2", "Domains and classes"),
+        tag("p", "Samples: ", *(tag("span", f"\u25a0 {split}  ", class_=split) for split in SPLITS)),
+        bars(splits_of),
+        table(("domain", "class", *SPLITS, "all"), rows, 2),
+        _not_shown(len(listed) - CLASSES, "classes "),
+    ])  # fmt: skip
 
 
-def _add_histograms(body: Element, data: Examined) -> None:
-    add(body, "h2", "Images and texts")
-    charts = add(body, "div", class_="charts")
+def _histograms(data: Examined) -> Markup:
     facts = data.images.facts[data.readable]
-    add_histogram(charts, "Width of images", facts["width"].astype(np.float64), "pixels", log=True)
-    add_histogram(charts, "Height of images", facts["height"].astype(np.float64), "pixels", log=True)
-    add_histogram(charts, "Contrast of images (deviation of gray values)", facts["contrast"].astype(np.float64), "")
-    words = np.array([len(sample.text.split()) for sample in data.samples if sample.text], dtype=np.float64)
-    add_histogram(charts, "Length of texts", words, "words")
+    words = [len(sample.text.split()) for sample in data.samples if sample.text]
     groups: dict[tuple[int, object], int] = {}
     for number, sample in zip(data.entry.tolist(), data.samples, strict=True):
         if "group" in sample.extra:
             key = (number, sample.extra["group"])
             groups[key] = groups.get(key, 0) + 1
-    add_histogram(charts, "Samples of a group", np.array(list(groups.values()), dtype=np.float64), "samples", log=True)
+    charts = (
+        histogram("Width of images", facts["width"].astype(np.float64), "pixels", log=True),
+        histogram("Height of images", facts["height"].astype(np.float64), "pixels", log=True),
+        histogram("Contrast of images (deviation of gray values)", facts["contrast"].astype(np.float64), ""),
+        histogram("Length of texts", np.array(words, dtype=np.float64), "words"),
+        histogram("Samples of a group", np.array(list(groups.values()), dtype=np.float64), "samples", log=True),
+    )
+    return join([tag("h2", "Images and texts"), tag("div", *charts, class_="charts")])
 
 
-def _add_sheets(body: Element, data: Examined, hide: Callable[[str], str]) -> None:
-    add(body, "h2", "Samples")
+def _sheets(data: Examined, hide: Callable[[str], str]) -> Markup:
     rows: dict[str, list[int]] = {}
     for row, sample in enumerate(data.samples):
         rows.setdefault(sample.domain, []).append(row)
+    parts: list[Markup | None] = [tag("h2", "Samples")]
     for domain in sorted(rows)[:DOMAINS]:
         found = rows[domain]
-        add(body, "h3", f"{domain}: {len(found)} samples")
-        sheet = add(body, "div", class_="sheet")
-        for place in sorted({int(place) for place in np.linspace(0, len(found) - 1, PICTURES)}):
-            add_picture(sheet, data.samples[found[place]], hide)
-    if len(rows) > DOMAINS:
-        add(body, "p", f"{len(rows) - DOMAINS} more domains are not shown", class_="soft")
+        places = sorted({int(place) for place in np.linspace(0, len(found) - 1, PICTURES)})
+        pictures = (picture(data.samples[found[place]], hide) for place in places)
+        parts += [tag("h3", f"{domain}: {len(found)} samples"), tag("div", *pictures, class_="sheet")]
+    return join([*parts, _not_shown(len(rows) - DOMAINS, "domains ")])
 
 
 def _path_remover(data: Examined) -> Callable[[str], str]:

@@ -1,24 +1,24 @@
-"""Elements of the page of ``kdkit data check``. ElementTree escapes every text and attribute when it writes them."""
+"""Elements of the page of ``kdkit data check``."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.base.result import one_line
-from kdkit.core.contracts import SPLITS, Sample
+from kdkit.core.base.markup import Markup, join, printable, tag
+from kdkit.core.contracts import SPLITS, Sample, Split
 from kdkit.core.data.thumbnails import thumbnail
 
 SIDE = 144
 """Pixels of the longest side of a picture."""
 TEXT = 160
 """Characters of a sample's text."""
-BINS = 24
+BINS, WIDTH, HEIGHT = 24, 320, 120
+"""Of a histogram: bars at most, and its size in pixels."""
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2329; --soft: #5b6570; --line: #d5dae0; --back: #ffffff; --card: #f5f7f9;
   --train: #2f6fb5; --calibration: #d98a1c; --test: #4c9a5a; --problem: #b3261e; }
@@ -43,60 +43,69 @@ figure img { display: block; max-width: 144px; margin: 0 auto } figcaption { uni
 """
 
 
-def add(parent: Element, tag: str, text: object = None, **attributes: object) -> Element:
-    """A new element below ``parent``, with text that is made one line; a trailing ``_`` of a name is left out."""
-    names = {name.rstrip("_").replace("_", "-"): str(value) for name, value in attributes.items()}
-    child = SubElement(parent, tag, names)
-    if text is not None:
-        child.text = clean(str(text))
-    return child
-
-
-def clean(text: str) -> str:
-    """Text of others on one line, without controls, marks that reverse its direction, or what is no Unicode."""
-    shown = one_line(text).encode("utf-8", "backslashreplace").decode()
-    return "".join(c for c in shown if not ("\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"))
-
-
-def add_table(parent: Element, headers: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int) -> None:
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int) -> Markup:
     """A table; columns from ``numbers_from`` on hold numbers."""
-    table = add(parent, "table")
-    for tag, row in (("th", headers), *(("td", row) for row in rows)):
-        line = add(table, "tr")
-        for column, cell in enumerate(row):
-            add(line, tag, cell, **({"class_": "n"} if column >= numbers_from else {}))
+    lines = []
+    for name, row in (("th", headers), *(("td", row) for row in rows)):
+        cells = (tag(name, str(x), class_="n" if i >= numbers_from else None) for i, x in enumerate(row))
+        lines.append(tag("tr", *cells))
+    return tag("table", *lines)
 
 
-def add_picture(parent: Element, sample: Sample, hide: Callable[[str], str], *, text: bool = True) -> None:
+def picture(sample: Sample, hide: Callable[[str], str], *, text: bool = True) -> Markup:
     """A figure with the sample's picture, id, class and split, and the beginning of its text.
 
     Args:
-        parent: where it goes.
         sample: what is shown.
         hide: takes what is private out of the id and of errors.
         text: show the text too.
     """
-    figure = add(parent, "figure")
+    name = hide(sample.id)
     try:
-        picture = thumbnail(sample, SIDE)
+        source = "data:image/jpeg;base64," + base64.b64encode(thumbnail(sample, SIDE)).decode("ascii")
+        shown = tag("img", src=source, alt=printable(name), loading="lazy")
     except (KdkitError, OSError) as error:
-        add(figure, "p", hide(f"no picture: {error.what if isinstance(error, KdkitError) else error.strerror}"))
-    else:
-        source = "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii")
-        add(figure, "img", src=source, alt=clean(hide(sample.id)), loading="lazy")
-    caption = add(figure, "figcaption")
-    add(caption, "b", hide(sample.id))
-    add(caption, "div", f"{sample.domain} / {sample.label or 'no label'}")
-    add(caption, "div", sample.split, class_=sample.split)
-    if text and sample.text:
-        add(caption, "div", sample.text[:TEXT] + "…" * (len(sample.text) > TEXT), class_="soft")
+        shown = tag("p", hide(f"no picture: {error.what if isinstance(error, KdkitError) else error.strerror}"))
+    beginning = sample.text[:TEXT] + "…" * (len(sample.text) > TEXT) if text else ""
+    caption = tag(
+        "figcaption",
+        tag("b", name),
+        tag("div", f"{sample.domain} / {sample.label or 'no label'}"),
+        tag("div", sample.split, class_=sample.split),
+        tag("div", beginning, class_="soft") if beginning else None,
+    )
+    return tag("figure", shown, caption)
 
 
-def add_histogram(parent: Element, title: str, values: NDArray[np.float64], unit: str, *, log: bool = False) -> None:
-    """A histogram as SVG: counts of ``values`` (N,); with ``log`` the bins are equally wide in the logarithm."""
+def histogram(title: str, values: NDArray[np.float64], unit: str, *, log: bool = False) -> Markup | None:
+    """Counts of ``values`` (N,) as SVG; with ``log`` the bins are equally wide in the logarithm. None of no values."""
     if not len(values):
-        return
+        return None
     low, high = float(values.min()), float(values.max())
+    edges = _edges(low, high, log=log)
+    counts, _ = np.histogram(values, edges)
+    step = WIDTH / len(counts)
+    bars = []
+    for number, count in enumerate(counts.tolist()):
+        size = HEIGHT * count / counts.max()
+        hint = tag("title", f"{edges[number]:.0f} to {edges[number + 1]:.0f} {unit}: {count}")
+        place = {"x": f"{number * step:.1f}", "y": f"{HEIGHT - size:.1f}"}
+        bars.append(tag("rect", hint, class_="all", width=f"{max(step - 1, 1):.1f}", height=f"{size:.1f}", **place))
+    below = f"median {np.median(values):.0f}, tallest bar {counts.max()}"
+    chart = tag(
+        "svg",
+        *bars,
+        tag("line", class_="axis", x1=0, x2=WIDTH, y1=HEIGHT, y2=HEIGHT),
+        tag("text", f"{low:.0f}", x=0, y=HEIGHT + 14),
+        tag("text", f"{high:.0f} {unit}", x=WIDTH, y=HEIGHT + 14, text_anchor="end"),
+        tag("text", below, x=0, y=HEIGHT + 28),
+        width=WIDTH, height=HEIGHT + 32, viewBox=f"0 0 {WIDTH} {HEIGHT + 32}", role="img", aria_label=title,
+    )  # fmt: skip
+    return tag("div", tag("h3", title), chart)
+
+
+def _edges(low: float, high: float, *, log: bool) -> NDArray[np.float64]:
+    """Edges of a histogram's bins, that hold both bounds."""
     if low == high:
         edges = np.array([low, low + 1])
     elif log and low > 0:
@@ -104,37 +113,21 @@ def add_histogram(parent: Element, title: str, values: NDArray[np.float64], unit
     else:
         edges = np.linspace(low, high, min(BINS, max(1, int(high - low) + 1)) + 1)
     edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
-    counts, _ = np.histogram(values, edges)
-    chart = add(parent, "div")
-    add(chart, "h3", title)
-    width, height, step = 320, 120, 320 / len(counts)
-    svg = add(chart, "svg", width=width, height=height + 32, viewBox=f"0 0 {width} {height + 32}", role="img")
-    svg.set("aria-label", title)
-    for number, count in enumerate(counts.tolist()):
-        size = height * count / counts.max()
-        bar = add(
-            svg, "rect", class_="all", x=f"{number * step:.1f}", y=f"{height - size:.1f}",
-            width=f"{max(step - 1, 1):.1f}", height=f"{size:.1f}",
-        )  # fmt: skip
-        add(bar, "title", f"{edges[number]:.0f} to {edges[number + 1]:.0f} {unit}: {count}")
-    add(svg, "line", class_="axis", x1=0, x2=width, y1=height, y2=height)
-    add(svg, "text", f"{low:.0f}", x=0, y=height + 14)
-    add(svg, "text", f"{high:.0f} {unit}", x=width, y=height + 14, text_anchor="end")
-    add(svg, "text", f"median {np.median(values):.0f}, tallest bar {counts.max()}", x=0, y=height + 28)
+    return edges
 
 
-def add_bars(parent: Element, rows: Mapping[str, Mapping[str, int]]) -> None:
+def bars(rows: Mapping[str, Mapping[Split, int]]) -> Markup:
     """A bar per name, as long as its samples, in the colors of the splits."""
     longest = max((sum(splits.values()) for splits in rows.values()), default=0) or 1
-    table = add(parent, "table")
-    for name, splits in rows.items():
-        line = add(table, "tr")
-        add(line, "td", name)
-        svg = add(add(line, "td"), "svg", width=420, height=14, viewBox="0 0 420 14")
-        left = 0.0
-        for split in SPLITS:
-            size = 420 * splits.get(split, 0) / longest
-            bar = add(svg, "rect", class_=split, x=f"{left:.2f}", y=1, width=f"{size:.2f}", height=12)
-            add(bar, "title", f"{splits.get(split, 0)} {split}")
-            left += size
-        add(line, "td", " + ".join(str(splits.get(split, 0)) for split in SPLITS), class_="n")
+    return tag("table", *(_bar(name, splits, 420 / longest) for name, splits in rows.items()))
+
+
+def _bar(name: str, splits: Mapping[Split, int], scale: float) -> Markup:
+    left, parts = 0.0, []
+    for split in SPLITS:
+        size, hint = scale * splits.get(split, 0), tag("title", f"{splits.get(split, 0)} {split}")
+        parts.append(tag("rect", hint, class_=split, x=f"{left:.2f}", y=1, width=f"{size:.2f}", height=12))
+        left += size
+    counts = " + ".join(str(splits.get(split, 0)) for split in SPLITS)
+    bar = tag("svg", join(parts), width=420, height=14, viewBox="0 0 420 14")
+    return tag("tr", tag("td", name), tag("td", bar), tag("td", counts, class_="n"))

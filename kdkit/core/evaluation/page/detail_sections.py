@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from kdkit.core.base.markup import Markup, join, shorten, tag
 from kdkit.core.contracts import Calibration, Confusion, Curve, SubgroupScore
 from kdkit.core.evaluation.page.interval_chart import Dot, Rule, Span, axis, scale_of, strip
 from kdkit.core.evaluation.page.line_chart import Line, line_chart
-from kdkit.core.evaluation.page.markup import Markup, bounds, join, percent, shorten, tag
+from kdkit.core.evaluation.page.numbers import bounds, percent
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table, heat, number
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.scores import Evaluation

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import kdkit
+from kdkit.core.base.markup import Markup, join, tag
 from kdkit.core.evaluation.page.interval_chart import markers
-from kdkit.core.evaluation.page.markup import Markup, join, tag
 
 
 @dataclass(frozen=True)

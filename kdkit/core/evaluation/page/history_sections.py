@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdkit.core.base.markup import Markup, join, tag
 from kdkit.core.evaluation.page.facts import PageFacts
 from kdkit.core.evaluation.page.interval_chart import Dot, Rule, Span, axis, scale_of, strip
 from kdkit.core.evaluation.page.line_chart import Line, line_chart, sparkline
-from kdkit.core.evaluation.page.markup import Markup, bounds, join, percent, points, points_bounds, tag
+from kdkit.core.evaluation.page.numbers import bounds, percent, points, points_bounds
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table, heat, legend, number, round_range
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.retention import Retention

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kdkit.core.evaluation.page.markup import Markup, tag
+from kdkit.core.base.markup import Markup, tag
 
 HEIGHT, MIDDLE = 28, 14
 SHAPES = 7

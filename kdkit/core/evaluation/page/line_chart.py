@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kdkit.core.base.markup import Markup, shorten, tag
 from kdkit.core.evaluation.page.interval_chart import Scale, scale_of
-from kdkit.core.evaluation.page.markup import Markup, shorten, tag
 from kdkit.core.evaluation.report.labels import spread_apart
 
 LEFT, TOP, BOTTOM = 52, 12, 34

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+from kdkit.core.base.markup import Markup, join, shorten, tag
 from kdkit.core.evaluation.page import detail_sections, sample_sections, score_sections
 from kdkit.core.evaluation.page import history_sections as history
 from kdkit.core.evaluation.page.document import PageSection, render_document
 from kdkit.core.evaluation.page.facts import PageFacts
-from kdkit.core.evaluation.page.markup import Markup, bounds, join, percent, points, points_bounds, shorten, tag
+from kdkit.core.evaluation.page.numbers import bounds, percent, points, points_bounds
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.report.tables import evaluation_notes, headline

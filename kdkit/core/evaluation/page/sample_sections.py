@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from kdkit.core.evaluation.page.markup import Markup, join, percent, tag
+from kdkit.core.base.markup import Markup, join, tag
+from kdkit.core.evaluation.page.numbers import percent
 from kdkit.core.evaluation.page.samples import Change, Example, Flips, Shown
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table, number
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from kdkit.core.base.markup import Markup, join, tag
 from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.page.interval_chart import Dot, Span, axis, key, look, scale_of, strip
-from kdkit.core.evaluation.page.markup import Markup, bounds, join, percent, points, points_bounds, tag
+from kdkit.core.evaluation.page.numbers import bounds, percent, points, points_bounds
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table, heat, legend, number, round_range
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.report.tables import headline

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kdkit.core.evaluation.page.markup import Child, Markup, breakable, join, tag
+from kdkit.core.base.markup import Child, Markup, breakable, join, tag
 
 SHADES = 11
 """Classes ``h0`` to ``h10`` of the style sheet."""

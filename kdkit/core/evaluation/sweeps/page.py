@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from kdkit.core.base.markup import Markup, join, tag
 from kdkit.core.base.result import Table
 from kdkit.core.data.names import count_of
 from kdkit.core.evaluation.page.document import PageSection, render_document
 from kdkit.core.evaluation.page.interval_chart import Dot, Rule, Span, axis, scale_of, strip
 from kdkit.core.evaluation.page.line_chart import Line, line_chart
-from kdkit.core.evaluation.page.markup import Markup, join, percent, points, points_bounds, tag
+from kdkit.core.evaluation.page.numbers import percent, points, points_bounds
 from kdkit.core.evaluation.page.tables import Cell, Head, data_table, heat, legend, number, round_range
 from kdkit.core.evaluation.sweeps.clinkd import FIGURE_4, paper_tables, task_means, tasks_of
 from kdkit.core.evaluation.sweeps.report import SweepReport

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 
+from kdkit.core.base.markup import breakable, tag
 from kdkit.core.evaluation.page.document import _resource
 from kdkit.core.evaluation.page.facts import PageFacts
-from kdkit.core.evaluation.page.markup import breakable, tag
 from kdkit.core.evaluation.page.page import render_page, section_titles
+from tests.core.base.test_markup import Reader
 from tests.core.evaluation.page.made_up import COUNT, HOSTILE, LONG, made_up_facts
-from tests.core.evaluation.page.test_markup import Reader
 from tests.lineages import guard, lineage, retention
 
 DOMAINS = (*(f"domain-{n:02d}" for n in range(27)), LONG, HOSTILE, "ct")

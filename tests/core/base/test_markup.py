@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.core.evaluation.page.markup import breakable, join, printable, shorten, tag
+from kdkit.core.base.markup import breakable, join, printable, shorten, tag
 
 
 class Reader(HTMLParser):

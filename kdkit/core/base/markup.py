@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from html import escape
 
-DASH = "–"
 _UNBROKEN, _WBR = 16, "<wbr>"
+_VOID = ("img", "meta")
+"""Elements without content, which have no end tag."""
 
 
 class Markup(str):
@@ -20,7 +20,7 @@ class Markup(str):
 Child = str | None
 
 
-def tag(name: str, *children: Child, **attributes: object) -> Markup:
+def tag(name: str, /, *children: Child, **attributes: object) -> Markup:
     """An element; children and attributes are escaped. ``class_`` is ``class``, ``data_v`` is ``data-v``.
 
     Attributes that are None or False are left out; True has no value.
@@ -37,7 +37,8 @@ def tag(name: str, *children: Child, **attributes: object) -> Markup:
             continue
         plain = key.rstrip("_").replace("_", "-")
         parts.append(plain if value is True else f'{plain}="{escape(str(value), quote=True)}"')
-    return Markup(f"<{' '.join(parts)}>{join(children)}</{name}>")
+    start = f"<{' '.join(parts)}>"
+    return Markup(start if name in _VOID else f"{start}{join(children)}</{name}>")
 
 
 def join(children: Iterable[Child]) -> Markup:
@@ -80,23 +81,3 @@ def shorten(text: str, length: int) -> str:
         return text
     head = length // 2
     return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """``0.912`` as ``91.2``; a dash for NaN."""
-    return DASH if math.isnan(value) else f"{100 * value:.{digits}f}"
-
-
-def bounds(low: float, high: float) -> str:
-    """An interval of shares in percent: ``88.0 to 93.9``; empty for NaN."""
-    return "" if math.isnan(low) or math.isnan(high) else f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def points(value: float) -> str:
-    """Points with a sign and a true minus."""
-    return DASH if math.isnan(value) else f"{value:+.1f}".replace("-", "−")
-
-
-def points_bounds(low: float, high: float) -> str:
-    """An interval in points."""
-    return "" if math.isnan(low) or math.isnan(high) else f"{points(low)} to {points(high)}"
