@@ -1,8 +1,10 @@
-"""Peak memory and time of token distillation at a large vocabulary, against the plain KL a good engineer would write.
+"""Peak memory and time of token losses at a large vocabulary, against what a good engineer would write.
 
     python benchmarks/token_losses.py [--tokens 1024] [--vocabulary 151936] [--width 256] [--runs 5]
 
-Forward and backward of the KL from a teacher's stored top-64 and tail, from the same states and output embedding.
+Forward and backward of the KL from a teacher's stored top-64 and tail, and of cross entropy beside it, from the same
+states and output embedding: plain torch over all logits, each loss in a pass of its own, both in one pass, and torch's
+chunked ``linear_cross_entropy`` (where torch has it) beside a pass of ``token-kd``.
 Peak memory is what the process grows by beyond these, in a process of its own; times (of the processor) are taken
 interleaved in this one.
 """
@@ -22,8 +24,9 @@ from torch import Tensor
 
 from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.core.contracts.token_signals import compress
-from kdkit.plugins.losses.tokens.losses import TokenDistillation
+from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation
 from kdkit.plugins.losses.tokens.signals import at_temperature
+from kdkit.plugins.losses.tokens.together import together
 
 Setting = tuple[Tensor, Tensor, dict[str, Tensor]]
 
@@ -88,12 +91,24 @@ def make(tokens: int, vocabulary: int, width: int, k: int = 64) -> Setting:
 def plain(student: Tensor, head: Tensor, stored: dict[str, Tensor]) -> float:
     """Logits of all tokens, ``log_softmax``, the k classes and the rest, ``kl_div``, backward."""
     student.grad = head.grad = None
-    log_q = (student @ head.T).log_softmax(-1)
+    loss = _plain_kl((student @ head.T).log_softmax(-1), stored)
+    torch.autograd.backward(loss)
+    return loss.item()
+
+
+def _plain_kl(log_q: Tensor, stored: dict[str, Tensor]) -> Tensor:
     ids = stored["topk_ids"].flatten(0, 1).long()
     named = log_q.gather(-1, ids)
     rest = log_q.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
     log_p = at_temperature(stored["topk"].flatten(0, 1).float(), stored["tail"].flatten(0, 1).float(), 1.0)
-    loss = F.kl_div(torch.cat([named, rest], dim=-1), log_p, reduction="batchmean", log_target=True)
+    return F.kl_div(torch.cat([named, rest], dim=-1), log_p, reduction="batchmean", log_target=True)
+
+
+def plain_both(student: Tensor, head: Tensor, stored: dict[str, Tensor]) -> float:
+    """As :func:`plain`, with the cross entropy of the same logits."""
+    student.grad = head.grad = None
+    log_q = (student @ head.T).log_softmax(-1)
+    loss = _plain_kl(log_q, stored) + F.nll_loss(log_q, stored["tokens"].flatten().long())
     torch.autograd.backward(loss)
     return loss.item()
 
@@ -101,15 +116,55 @@ def plain(student: Tensor, head: Tensor, stored: dict[str, Tensor]) -> float:
 def kdkit(student: Tensor, head: Tensor, stored: dict[str, Tensor]) -> float:
     """The loss ``token-kd``."""
     student.grad = head.grad = None
-    outputs = {"answer_hidden": student.reshape(2, -1, student.shape[1]), "output_embedding": head}
-    view = TeacherView("teacher", torch.ones(2), stored, {})
-    batch = LossInput({**outputs, "answer_ids": stored["tokens"]}, (view,), torch.zeros(2, dtype=torch.long))
-    loss = TokenDistillation()(batch)
+    loss = TokenDistillation()(batch_of(student, head, stored))
     torch.autograd.backward(loss)
     return loss.item()
 
 
-WAYS = {"plain": plain, "kdkit, token-kd": kdkit}
+def two_passes(student: Tensor, head: Tensor, stored: dict[str, Tensor]) -> float:
+    """``answer-ce`` and ``token-kd``, each with logits of its own."""
+    student.grad = head.grad = None
+    batch = batch_of(student, head, stored)
+    loss = AnswerCrossEntropy()(batch) + TokenDistillation()(batch)
+    torch.autograd.backward(loss)
+    return loss.item()
+
+
+def one_pass(student: Tensor, head: Tensor, stored: dict[str, Tensor]) -> float:
+    """``answer-ce`` and ``token-kd`` from the same logits."""
+    student.grad = head.grad = None
+    batch = batch_of(student, head, stored)
+    loss, _ = together([AnswerCrossEntropy(), TokenDistillation()], [batch, batch], [1.0, 1.0])
+    torch.autograd.backward(loss)
+    return loss.item()
+
+
+def torch_and_kdkit(student: Tensor, head: Tensor, stored: dict[str, Tensor]) -> float:
+    """torch's chunked ``linear_cross_entropy``, and a pass of ``token-kd``."""
+    student.grad = head.grad = None
+    ids = stored["tokens"].flatten().long()
+    ce = F.linear_cross_entropy(student, head, ids, options=torch.nn.LinearCrossEntropyOptions())
+    loss = ce + TokenDistillation()(batch_of(student, head, stored))
+    torch.autograd.backward(loss)
+    return loss.item()
+
+
+def batch_of(student: Tensor, head: Tensor, stored: dict[str, Tensor]) -> LossInput:
+    """Two answers and their teacher, as losses get them."""
+    outputs = {"answer_hidden": student.reshape(2, -1, student.shape[1]), "output_embedding": head}
+    view = TeacherView("teacher", torch.ones(2), stored, {})
+    return LossInput({**outputs, "answer_ids": stored["tokens"]}, (view,), torch.zeros(2, dtype=torch.long))
+
+
+WAYS = {
+    "plain KL": plain,
+    "token-kd": kdkit,
+    "plain CE + KL": plain_both,
+    "answer-ce, token-kd: two passes": two_passes,
+    "answer-ce, token-kd: one pass": one_pass,
+}
+if hasattr(torch.nn, "LinearCrossEntropyOptions"):  # torch 2.14
+    WAYS["torch's linear_cross_entropy, token-kd"] = torch_and_kdkit
 
 
 if __name__ == "__main__":

@@ -112,6 +112,8 @@ class StagePlan(Result):
         steps = f"{settings.steps} steps of {plan.batch_size} samples"
         if (micro := plan.recipe.optimizer.micro_batch) is not None:
             steps += f" in micro-batches ({micro})"
+        if (packed := plan.recipe.optimizer.pack_tokens) is not None:
+            steps += f" in sequences of {packed} tokens"
         if not plan.increments:
             steps += f" ({settings.steps * plan.batch_size / len(plan.samples):.1f} epochs)"
         parts.append(f"{steps}, learning rate {settings.lr:g}, seed {settings.seed}")

@@ -277,6 +277,19 @@ class Loss(Protocol):
     def __call__(self, batch: LossInput) -> Tensor: ...
 
 
+class JointLosses(Protocol):
+    """Computes several losses of the same rows at once: what :attr:`LossSpec.together` names."""
+
+    def __call__(
+        self, losses: Sequence[Loss], batches: Sequence[LossInput], weights: Sequence[float]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The weighted sum of the losses (), with a graph, and the value () of each, without.
+
+        Args:
+            batches: the input of each loss; the student's outputs are the same tensors in all, labels may differ.
+        """
+
+
 class Aligner(Protocol):
     """Maps a teacher's feature space to another and back; an ``nn.Module`` with its whole state in ``state_dict``."""
 

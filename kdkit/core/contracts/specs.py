@@ -146,6 +146,9 @@ class LossSpec(FactorySpec):
     outputs: tuple[str, ...] = ()
     """Student outputs that it always reads, so kdkit rejects students without them before extraction. Empty: those
     named as the signals that teachers give."""
+    together: str = ""
+    """Import string of a ``JointLosses``, for ``per_sample`` losses that share work, such as a student's logits. The
+    losses of a recipe that name the same one are computed by one call; a single one by its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

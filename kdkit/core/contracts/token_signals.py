@@ -31,6 +31,19 @@ HIDDEN, TOKENS, EMBEDDING = "answer_hidden", "answer_ids", "output_embedding"
 
 
 @runtime_checkable
+class PacksSamples(Protocol):
+    """Optional, for a generating student that can compute several samples in one sequence."""
+
+    def pack_samples(self, tokens: int) -> None:
+        """From now on, put the samples of a batch into sequences of at most ``tokens`` tokens each; a longer sample has
+        its own. Outputs and gradients stay those of separate samples, to rounding.
+
+        Raises:
+            KdkitError: it cannot keep samples apart.
+        """
+
+
+@runtime_checkable
 class SplitsAnswers(Protocol):
     """A generating model that can tokenize an answer without the image."""
 

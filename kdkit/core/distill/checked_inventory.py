@@ -16,6 +16,7 @@ from kdkit.core.distill.plan.compatibility import (
     require_compatible,
     require_needed_signals,
     require_outputs,
+    require_packing,
     require_protection,
 )
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
@@ -75,6 +76,7 @@ def check_recipe(
     registry, lock = project.registry, project.lock
     locked = {name: lock.teachers[name] for name in registry.teachers if name in lock.teachers}
     train = index.samples.take(index.select(split="train"))
+    require_packing(recipe, student)
     require_protection(recipe, student, index)
     require_needed_signals(recipe, project.catalogue, locked)
     require_on_policy(recipe, project.catalogue, registry, locked)

@@ -52,6 +52,10 @@ class SamplingPart(Part):
     max_per_group: Annotated[int, Field(ge=1)] | None = None
     """Samples of a group (patient), at most, in one pass over its domain, drawn anew in each; null for all. A domain's
     size, and an epoch, count no more of them."""
+    conversations: Literal["apart", "together"] = "apart"
+    """``together``: turns of a conversation follow each other, so that a batch has them together, and a student that
+    answers computes their image and text once. ``apart``: each sample is drawn for itself, for more variety in a
+    batch."""
 
 
 class OptimizerPart(Part):
@@ -68,6 +72,9 @@ class OptimizerPart(Part):
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     """Samples that the student computes at a time on each process; losses and gradients stay those of ``batch_size``.
     Less memory for one more forward pass. ``auto`` fills half of the free memory; null for whole batches."""
+    pack_tokens: Annotated[int, Field(ge=32)] | None = None
+    """Tokens of a sequence into which a generating student puts several samples, instead of padding them; each attends
+    to itself alone, and the result stays the same. Null for a sequence per sample."""
     epochs: Positive | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     min_steps: Annotated[int, Field(ge=1)] | None = None

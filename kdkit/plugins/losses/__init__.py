@@ -6,6 +6,7 @@ from kdkit.core.contracts import LossSpec
 from kdkit.core.contracts.hookspecs import hookimpl
 
 TOKEN_SIGNALS = ("tokens", "topk_ids", "topk", "tail")
+_TOGETHER = "kdkit.plugins.losses.tokens.together:together"
 
 
 @hookimpl
@@ -55,6 +56,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             name="answer-ce",
             summary="cross entropy of the answer's tokens (the task of a generating student)",
             factory="kdkit.plugins.losses.tokens.losses:AnswerCrossEntropy",
+            together=_TOGETHER,
             signals=(),
             per_sample=True,
             outputs=("answer_hidden",),
@@ -63,6 +65,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             name="token-kd",
             summary="divergence of the student's next-token distribution from each teacher's stored one",
             factory="kdkit.plugins.losses.tokens.losses:TokenDistillation",
+            together=_TOGETHER,
             signals=TOKEN_SIGNALS,
             per_sample=True,
             same_tokens=True,
@@ -73,6 +76,7 @@ def kdkit_losses() -> tuple[LossSpec, ...]:
             name="uld",
             summary="distance of sorted next-token probabilities, for teachers with another vocabulary",
             factory="kdkit.plugins.losses.tokens.losses:UniversalLogitDistillation",
+            together=_TOGETHER,
             signals=TOKEN_SIGNALS,
             per_sample=True,
             needs_all_signals=True,

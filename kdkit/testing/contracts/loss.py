@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, LossSpec, TeacherView
-from kdkit.core.plugin_system.catalogue import Family
+from kdkit.core.plugin_system.catalogue import Family, resolve
 from kdkit.testing.contract import Contract, skip
 from kdkit.testing.contracts.batches import example_batch
 from kdkit.testing.contracts.two_ranks import Rank, on_two_ranks
@@ -148,6 +148,24 @@ class LossContract(Contract):
         for name, x in _student(whole).items():
             found = _gradient(parts[0][name]) + _gradient(parts[1][name])
             assert_near(f"sum of two shares' gradients of {name}", found, _gradient(x), 1e-4, fix=advice)
+
+    def test_together(self) -> None:
+        """Two such losses in one call have the values and gradients of two, where the spec names ``together``."""
+        spec = self.catalogue.spec(LossSpec, self.name)
+        if not spec.together:
+            return
+        assert spec.per_sample, "expected per_sample in the spec, since it says together"
+        weights, (one, two) = (0.25, 2.0), (self.batch(), self.batch())
+        total, values = resolve(spec.together)([self.make(), self.make()], [one, one], weights)
+        alone = self.make()(two)
+        _backward(total)
+        _backward(sum(weights) * alone)
+        assert_near("total of two losses in one call", total, sum(weights) * alone, 1e-5)
+        for value in values:
+            assert not value.requires_grad, "expected values without a graph; the total carries it"
+            assert_near("value of a loss in one call", value, alone, 1e-5)
+        for name, x in _student(two).items():
+            assert_near(f"gradient of {name}", _gradient(_student(one)[name]), _gradient(x), 1e-4)
 
     def test_one_sample(self) -> None:
         """A batch of one sample has a gradient, unless ``least_batch`` says that the loss compares samples."""

@@ -10,13 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from kdkit.core.contracts import LossInput, TeacherView
 from kdkit.core.contracts.token_signals import TEMPERATURES, compress
-from kdkit.plugins.losses.tokens.chunked import sum_over_tokens
+from kdkit.plugins.losses.tokens.chunked import sums_over_tokens
 from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation, UniversalLogitDistillation
 from kdkit.plugins.losses.tokens.signals import at_temperature, student_classes
+from kdkit.plugins.losses.tokens.together import together
 from tests.errors import raises_error
 
 V, H, B, A = 17, 6, 4, 5
@@ -185,11 +188,71 @@ def test_chunked_equals_whole_in_value_and_gradient(make: Callable[..., torch.nn
 
 def test_a_frozen_embedding_gets_no_gradient_and_costs_none() -> None:
     hidden, embedding = random(7, H).requires_grad_(), random(V, H)
-    total = sum_over_tokens(hidden, embedding, lambda logits, _: logits.square().sum(), chunk=2)
+    total, sums = sums_over_tokens(
+        hidden, embedding, lambda logits, _: logits.square().sum()[None], torch.ones(1), chunk=2
+    )
+    assert torch.equal(total, sums.sum())
     torch.autograd.backward(total * 3)
     assert embedding.grad is None
     assert hidden.grad is not None
     torch.testing.assert_close(hidden.grad, 6 * (hidden @ embedding.T) @ embedding)
+
+
+def plain(batch: LossInput, logits: list[Tensor], weights: tuple[float, float], temperature: float) -> Tensor:
+    """``w CE + v T^2 KL`` by torch over all logits at once, for teachers with all V classes."""
+    ids = batch.student["answer_ids"]
+    at = ids >= 0
+    own = (batch.student["answer_hidden"] @ batch.student["output_embedding"].T)[at]
+    total, mass = own.new_zeros(()), own.new_zeros(())
+    for view, theirs in zip(batch.teachers, logits, strict=True):
+        weight = view.weight[:, None].expand(B, A)[at]
+        log_p, log_q = ((x / temperature).log_softmax(-1) for x in (theirs[at], own))
+        total = total + (weight * F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)).sum()
+        mass = mass + weight.sum()
+    return weights[0] * F.cross_entropy(own, ids[at]) + weights[1] * temperature**2 * total / mass
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_cross_entropy_and_distillation_in_one_pass_are_those_of_plain_torch(temperature: float, chunk: int) -> None:
+    weights = torch.tensor([[0.5, 0.0, 1.0, 0.0], [0.2, 1.0, 0.0, 0.0]]).double()  # nobody knows the last sample
+    batch, logits = make_batch(weights=weights)
+    hidden, embedding = batch.student["answer_hidden"], batch.student["output_embedding"]
+    losses = [AnswerCrossEntropy(chunk=chunk), TokenDistillation(temperature=temperature, chunk=1000)]
+    total, values = together(losses, [batch, batch], [0.6, 0.4])
+    expected = plain(batch, logits, (0.6, 0.4), temperature)
+    torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-14)
+    for loss, value in zip(losses, values, strict=True):
+        torch.testing.assert_close(value, loss(batch).detach(), rtol=1e-12, atol=1e-14)
+    slopes = (torch.autograd.grad(x, (hidden, embedding)) for x in (total, expected))
+    for found, wanted in zip(*slopes, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-13)
+
+
+def test_losses_in_one_pass_may_have_labels_of_their_own() -> None:
+    """As with answers of the student's own, which no supervised loss may learn."""
+    batch, _ = make_batch()
+    ids = batch.student["answer_ids"].clone()
+    ids[0] = -100
+    given = LossInput({**batch.student, "answer_ids": ids}, batch.teachers, batch.domain)
+    losses = [AnswerCrossEntropy(chunk=2), TokenDistillation(chunk=2), UniversalLogitDistillation(chunk=2)]
+    batches, weights = [given, batch, batch], [1.0, 0.5, 0.25]
+    leaves = (batch.student["answer_hidden"], batch.student["output_embedding"])
+    total, values = together(losses, batches, weights)
+    alone = [loss(one) for loss, one in zip(losses, batches, strict=True)]
+    expected = torch.stack([weight * value for weight, value in zip(weights, alone, strict=True)]).sum()
+    torch.testing.assert_close(torch.stack(list(values)), torch.stack(alone).detach(), rtol=1e-12, atol=0)
+    for found, wanted in zip(*(torch.autograd.grad(x, leaves) for x in (total, expected)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-13)
+
+
+def test_one_pass_multiplies_with_the_embedding_once() -> None:
+    batch, _ = make_batch()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        together([AnswerCrossEntropy(chunk=4), TokenDistillation(chunk=4)], [batch, batch], [1.0, 1.0])
+    products = [event.input_shapes for event in seen.events() or () if event.name == "aten::mm"]
+    rows = [shapes[0][0] for shapes in products if shapes[1] == [H, V]]
+    assert sum(rows) == int((batch.student["answer_ids"] >= 0).sum())
 
 
 @given(st.integers(0, 10_000), st.integers(1, V - 1), st.sampled_from(TEMPERATURES))

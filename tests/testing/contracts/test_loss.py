@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kdkit.core.contracts import LossInput
+from kdkit.core.contracts import Loss, LossInput
 from kdkit.testing import LossContract
 from tests.testing.harness import failed, found_by, skipped
 
@@ -181,6 +182,12 @@ class OwnDivisor(OwnRows):
         return super().divisor(weight[self.own])
 
 
+def unweighted(losses: Sequence[Loss], batches: Sequence[LossInput], _: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
+    """Forgets the weights."""
+    values = [loss(batch) for loss, batch in zip(losses, batches, strict=True)]
+    return torch.stack(values).sum(), [value.detach() for value in values]
+
+
 MISTAKES = [
     (Vector, "test_scalar", "expected a scalar of shape (), got (1,)"),
     (Double, "test_scalar", "expected float32 from float32 rows, got torch.float64"),
@@ -200,6 +207,7 @@ MISTAKES = [
     (OwnMean, "test_shares_add_up", "sum of two shares' values: expected"),
     (Hasty, "test_shares_add_up", "than the other: processes would deadlock"),
     (OwnDivisor, "test_shares_add_up", "sum of two shares' values: expected"),
+    (Share, "test_together", "total of two losses in one call: expected"),
     (HalfGradient, "test_gradcheck", "gradcheck failed"),
     (HiddenState, "test_state_round_trip", "value after a state round trip"),
 ]
@@ -218,7 +226,12 @@ def test_a_loss_that_is_right_passes() -> None:
 @pytest.mark.parametrize(("loss", "check", "message"), MISTAKES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mistake_is_found(loss: type[Any], check: str, message: str) -> None:
     share = "by_rows" if loss is OwnDivisor else "per_sample"
-    spec = {share: check == "test_shares_add_up", "same_tokens": check == "test_other_tokens"}
+    spec: dict[str, Any] = {
+        share: check in ("test_shares_add_up", "test_together"),
+        "same_tokens": check == "test_other_tokens",
+    }
+    if check == "test_together":
+        spec["together"] = f"{HERE}unweighted"
     found = failed(found_by(LossContract, HERE + loss.__name__, spec=spec))
     assert message in found.get(check, f"passed; failed: {found}")
 

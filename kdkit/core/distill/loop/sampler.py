@@ -101,6 +101,8 @@ class _PoolStream:
         self._domains: list[int] = domains.tolist()
         self._members = [pool.indices[pool.domain == domain] for domain in domains]
         self._limits = [[(of[pool.domain == domain], most) for of, most in pool.limits] for domain in domains]
+        turns = pool.conversation
+        self._turns = [None if turns is None else turns[pool.domain == domain] for domain in domains]
         sizes = pool.pass_sizes()
         self._lengths = [sizes[domain] for domain in self._domains]
         counts = self._draw_counts(pool, size, steps)
@@ -148,8 +150,13 @@ class _PoolStream:
         return self._permutations[key]
 
     def _order(self, domain: int, rng: np.random.Generator) -> Indices:
-        """Places of one pass in random order: one caption of each image, and no more of a group than it may have."""
+        """Places of one pass in random order: one caption of each image, and no more of a group than it may have; turns
+        of a conversation at the place of its first one, if the pool has conversations."""
         order: Indices = rng.permutation(len(self._members[domain]))
         for numbers, most in self._limits[domain]:
             order = first_of_each(order, np.zeros_like(numbers), numbers, most)
-        return order
+        turns = self._turns[domain]
+        if turns is None:
+            return order
+        _, first, conversation = np.unique(turns[order], return_index=True, return_inverse=True)
+        return order[np.argsort(first[conversation], kind="stable")]

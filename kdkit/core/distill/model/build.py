@@ -27,6 +27,7 @@ from kdkit.core.distill.model.frozen_directions import FrozenDirections
 from kdkit.core.distill.model.micro_batches import MicroBatches, require_separable
 from kdkit.core.distill.model.previous_version import previous_version_targets, student_features
 from kdkit.core.distill.model.projection import TeacherProjection, fit_heads, make_heads, module_key
+from kdkit.core.distill.model.sample_packing import pack_samples
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.model.target_norm import TargetNorm, fit_norms
 from kdkit.core.distill.model.task import DistillTask, Term
@@ -43,6 +44,7 @@ from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.loss_signals import losses_with_teachers, no_signal_error, reads_teacher
 from kdkit.core.distill.plan.targets import CaptionTargets, TeacherTargets
 from kdkit.core.distill.plan.types import PREVIOUS, Indices, Plan
+from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.project.recipe import LossPart, Recipe, signals_read
 from kdkit.core.project.versions import TASK, Version
 
@@ -161,6 +163,7 @@ def build(
     parts = MicroBatches(plan.recipe.optimizer.micro_batch, reporter)
     if parts.splits:
         require_separable(student)
+    pack_samples(plan.recipe, student)
     terms = _terms(plan, catalogue, projections)
     task = DistillTask(student, projections, terms, pull=pull, frozen=frozen, altered=altered, micro_batches=parts)
     state = task.state_dict()
@@ -196,7 +199,8 @@ def _terms(plan: Plan, catalogue: Catalogue, projections: Collection[str]) -> li
     def term(name: str, weight: float, options: Mapping[str, Any], *, previous: bool = False) -> Term:
         spec = catalogue.spec(LossSpec, name)
         made = catalogue.make("loss", name, **options)
-        return Term(name, weight, made, previous, spec.per_sample, spec.by_rows, supervised=not spec.signals)
+        together = resolve(spec.together) if spec.together else None
+        return Term(name, weight, made, previous, spec.per_sample, spec.by_rows, not spec.signals, together)
 
     terms = [term(part.name, part.weight, part.options) for part in plan.recipe.losses]
     if PREVIOUS in projections:

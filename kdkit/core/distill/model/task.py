@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import CaptionView, Loss
+from kdkit.core.contracts import CaptionView, JointLosses, Loss, LossInput
 from kdkit.core.distill.loop.distributed import gather_rows, get_world_size, own_rows, to_float32
 from kdkit.core.distill.loop.sharding import is_sharded
 from kdkit.core.distill.model.altered_inputs import AlteredInputs
@@ -51,6 +51,7 @@ class Term:
         per_sample: the loss is a sum over samples, so each rank can compute its shard alone.
         by_rows: it is a sum over samples, each compared with the whole batch.
         supervised: it learns from the samples' own texts, so it does not read answers of the student.
+        together: computes it with the other terms that have the same one.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Term:
     per_sample: bool = False
     by_rows: bool = False
     supervised: bool = False
+    together: JointLosses | None = None
 
     @property
     def share(self) -> Share:
@@ -214,17 +216,24 @@ class DistillTask(nn.Module):
             )
             for previous in {term.previous for term in self.terms}
         }
-        values: list[Tensor] = []
-        for term in self.terms:
-            batch = inputs[term.previous].get(term.share)
-            if answers is not None and term.supervised:
-                given = answers if term.share == "samples" else gather_rows(answers.byte()).bool()
-                batch = replace(batch, student=Outputs(without_own(batch.student, given)))
-            with plugin_errors(f"loss '{term.name}' failed", term.loss):
-                value = cast(Loss, term.loss)(batch)
-            _require_scalar(term, value)
-            values.append(value)
-        return values
+        values: dict[int, Tensor] = {}
+        for numbers in computed_together(self.terms):
+            terms = [self.terms[number] for number in numbers]
+            batches = [self._batch(term, inputs[term.previous], answers) for term in terms]
+            named = " and ".join(f"'{term.name}'" for term in terms)
+            with plugin_errors(f"loss {named} failed", terms[0].loss):
+                found = _joint_values(terms, batches) if len(terms) > 1 else [cast(Loss, terms[0].loss)(batches[0])]
+            for number, term, value in zip(numbers, terms, found, strict=True):
+                _require_scalar(term, value)
+                values[number] = value
+        return [values[number] for number in range(len(self.terms))]
+
+    def _batch(self, term: Term, inputs: LossInputs, answers: Tensor | None) -> LossInput:
+        batch = inputs.get(term.share)
+        if answers is None or not term.supervised:
+            return batch
+        given = answers if term.share == "samples" else gather_rows(answers.byte()).bool()
+        return replace(batch, student=Outputs(without_own(batch.student, given)))
 
     def _distance(self) -> Tensor:
         parts = [
@@ -235,6 +244,23 @@ class DistillTask(nn.Module):
 
     def _trained(self) -> Iterator[nn.Parameter]:
         return (parameter for parameter in self.student.parameters() if parameter.requires_grad)
+
+
+def computed_together(terms: Sequence[Term]) -> list[list[int]]:
+    """The numbers of the terms, those that one call computes in one list; in the order of the first of each."""
+    found: dict[object, list[int]] = {}
+    for number, term in enumerate(terms):
+        key = term.together if term.together is not None and term.per_sample else number
+        found.setdefault(key, []).append(number)
+    return list(found.values())
+
+
+def _joint_values(terms: Sequence[Term], batches: Sequence[LossInput]) -> list[Tensor]:
+    """The value of each term; their weighted sum has the gradient of the joint total, which the first one carries."""
+    together = terms[0].together
+    assert together is not None
+    total, values = together([cast(Loss, t.loss) for t in terms], batches, [t.weight for t in terms])
+    return [values[0] + (total - total.detach()) / terms[0].weight, *values[1:]]
 
 
 def _require_scalar(term: Term, value: object) -> None:

@@ -15,6 +15,7 @@ from kdkit.core.contracts import IMAGE, TEXT, LossSpec, NeedsSignals, Reporter, 
 from kdkit.core.data.entries import read_sources
 from kdkit.core.distill.model.altered_inputs import require_altering
 from kdkit.core.distill.model.projection import require_orthogonal_widths
+from kdkit.core.distill.model.sample_packing import pack_samples
 from kdkit.core.distill.model.student import StudentBuilder
 from kdkit.core.distill.plan.checks import (
     BOXES,
@@ -112,6 +113,16 @@ def require_outputs(recipe: Recipe, builder: StudentBuilder) -> None:
                 why=f"the student gives {', '.join(given)}; all stages of a recipe train the same student",
                 fix="choose a recipe for such students: 'kdkit recipes'",
             )
+
+
+def require_packing(recipe: Recipe, builder: StudentBuilder) -> None:
+    """Check, before an extraction, that the student can pack samples, if the recipe says so.
+
+    Raises:
+        KdkitError: a student that cannot.
+    """
+    if recipe.optimizer.pack_tokens is not None:
+        pack_samples(recipe, builder.student)
 
 
 def require_protection(recipe: Recipe, builder: StudentBuilder, index: SampleIndex) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.data.conversations import number_conversations
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.distill.plan.better_teachers import better_teachers
 from kdkit.core.distill.plan.inventory import WITHOUT_TEACHERS, TeachingInventory
@@ -209,7 +210,15 @@ def _all_samples(recipe: Recipe, inventory: TeachingInventory, train: Indices) -
     sampling, (group, image) = recipe.sampling, grouped(inventory.index, train, recipe.sampling.max_per_group)
     domain = inventory.index.domain_index[train]
     power, mixed = sampling.domain_power, sampling.domains_per_batch
-    return SamplePool(train, domain, 1.0, power, mixed, group, sampling.max_per_group, image)
+    turns = number_turns(recipe, inventory.index, train)
+    return SamplePool(train, domain, 1.0, power, mixed, group, sampling.max_per_group, image, turns)
+
+
+def number_turns(recipe: Recipe, index: SampleIndex, rows: Indices) -> Indices | None:
+    """``conversation`` of a :class:`SamplePool` of these rows."""
+    if recipe.sampling.conversations == "apart":
+        return None
+    return number_conversations([index.samples[row] for row in rows])
 
 
 def grouped(index: SampleIndex, rows: Indices, max_per_group: int | None) -> tuple[Indices | None, Indices | None]:
@@ -285,7 +294,7 @@ def _digest(plan: Plan, inventory: TeachingInventory, parent: Version | None, st
     """SHA-256 of everything that decides the result; device and speed do not."""
     text = json.dumps(
         {
-            "recipe": plan.recipe.model_dump(mode="json", exclude={"optimizer": {"micro_batch"}}),
+            "recipe": plan.recipe.model_dump(mode="json", exclude={"optimizer": {"micro_batch", "pack_tokens"}}),
             "parent": None if parent is None else [parent.name, parent.lineage.created],
             "student": student,
             "domains": list(inventory.index.domains),

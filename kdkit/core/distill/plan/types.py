@@ -34,6 +34,8 @@ class SamplePool:
             domain's size counts no more of them.
         image: equal numbers for the captions of one image, same length: a pass takes one of them, at random. None if
             no image has several captions.
+        conversation: equal numbers for the turns of one conversation, same length, which follow each other in a pass;
+            None to mix them.
     """
 
     indices: Indices
@@ -44,6 +46,7 @@ class SamplePool:
     group: Indices | None = None
     max_per_group: int | None = None
     image: Indices | None = None
+    conversation: Indices | None = None
 
     @property
     def limits(self) -> list[tuple[Indices, int]]:
@@ -55,9 +58,9 @@ class SamplePool:
 
     def part(self, chosen: Mask, share: float) -> SamplePool:
         """A pool of the ``chosen`` samples alone."""
-        group, image = (None if one is None else one[chosen] for one in (self.group, self.image))
-        indices, domain = self.indices[chosen], self.domain[chosen]
-        return replace(self, indices=indices, domain=domain, group=group, image=image, share=share)
+        kept = {name: getattr(self, name) for name in ("indices", "domain", "group", "image", "conversation")}
+        parts = {name: None if one is None else one[chosen] for name, one in kept.items()}
+        return replace(self, **parts, share=share)
 
     def pass_sizes(self) -> dict[int, int]:
         """Domain -> samples of one pass over it."""

@@ -19,7 +19,7 @@ from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.train import Batches, train
 from kdkit.core.distill.model.build import Build
-from kdkit.core.distill.plan.plan import grouped
+from kdkit.core.distill.plan.plan import grouped, number_turns
 from kdkit.core.distill.plan.types import Plan, SamplePool
 
 if TYPE_CHECKING:
@@ -109,5 +109,8 @@ def rehearsal_pools(plan: Plan, index: SampleIndex, domains: Sequence[str]) -> t
         return ()
     group, image = grouped(index, rows, plan.pools[0].max_per_group)
     domain = index.domain_index[rows]
-    more = replace(plan.pools[0], indices=rows, domain=domain, group=group, image=image, share=SHARE)
+    turns = number_turns(plan.recipe, index, rows)
+    more = replace(
+        plan.pools[0], indices=rows, domain=domain, group=group, image=image, conversation=turns, share=SHARE
+    )
     return (more, *(replace(pool, share=pool.share * (1 - SHARE)) for pool in plan.pools))

@@ -197,6 +197,7 @@ class OptimizerEntry(Part):
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
     micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    pack_tokens: Annotated[int, Field(ge=32)] | None = None
     epochs: Annotated[float, Field(gt=0)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
 

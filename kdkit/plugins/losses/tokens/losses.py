@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import LossInput
-from kdkit.plugins.losses.tokens.chunked import CHUNK, sum_over_tokens
+from kdkit.core.contracts.token_signals import HIDDEN, TOKENS
+from kdkit.plugins.losses.tokens.chunked import CHUNK
 from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES
 from kdkit.plugins.losses.tokens.signals import (
     AnswerTokens,
@@ -21,6 +22,7 @@ from kdkit.plugins.losses.tokens.signals import (
     token_teachers,
     within_vocabulary,
 )
+from kdkit.plugins.losses.tokens.together import TokenSum, together
 
 
 class AnswerCrossEntropy(nn.Module):
@@ -36,15 +38,21 @@ class AnswerCrossEntropy(nn.Module):
 
     def forward(self, batch: LossInput) -> Tensor:
         """The student's hidden states (B, S, H), output embedding (V, H) and token ids (B, S) -> () in [0, inf)."""
-        answers = AnswerTokens.of(batch)
-        count = batch.total(answers.hidden.new_tensor(float(len(answers.ids))))
-        if not len(answers.ids):
-            return answers.zero_with_graph(batch)
+        return together([self], [batch], [1.0])[0]
+
+    def token_sum(self, batch: LossInput) -> TokenSum | None:
+        """See :class:`~kdkit.plugins.losses.tokens.together.TokenLoss`."""
+        ids = batch.student[TOKENS].long()
+        present = ids >= 0
+        own = ids[present]
+        count = batch.total(batch.student[HIDDEN].new_tensor(float(len(own))))
+        if not len(own):
+            return None
 
         def value(logits: Tensor, part: slice) -> Tensor:
-            return F.cross_entropy(logits, answers.ids[part], reduction="sum")
+            return F.cross_entropy(logits, own[part], reduction="sum")
 
-        return sum_over_tokens(answers.hidden, answers.embedding, value, chunk=self.chunk) / count
+        return TokenSum(present, value, count, self.chunk)
 
 
 class TokenDistillation(nn.Module):
@@ -93,7 +101,11 @@ class TokenDistillation(nn.Module):
 
     def forward(self, batch: LossInput) -> Tensor:
         """Student states and stored teacher distributions -> () >= 0."""
-        return _mean_over_tokens(batch, self._rows, same_tokens=True, chunk=self.chunk)
+        return together([self], [batch], [1.0])[0]
+
+    def token_sum(self, batch: LossInput) -> TokenSum | None:
+        """See :class:`~kdkit.plugins.losses.tokens.together.TokenLoss`."""
+        return _sum_by_trust(batch, self._rows, same_tokens=True, chunk=self.chunk)
 
     def _rows(self, logits: Tensor, teacher: StoredDistributions, part: slice) -> Tensor:
         """(c,) the divergence at each token."""
@@ -129,7 +141,11 @@ class UniversalLogitDistillation(nn.Module):
 
     def forward(self, batch: LossInput) -> Tensor:
         """Student states and stored teacher distributions -> (), mean over tokens by trust, in [0, 2]."""
-        return _mean_over_tokens(batch, self._rows, same_tokens=False, chunk=self.chunk)
+        return together([self], [batch], [1.0])[0]
+
+    def token_sum(self, batch: LossInput) -> TokenSum | None:
+        """See :class:`~kdkit.plugins.losses.tokens.together.TokenLoss`."""
+        return _sum_by_trust(batch, self._rows, same_tokens=False, chunk=self.chunk)
 
     def _rows(self, logits: Tensor, teacher: StoredDistributions, part: slice) -> Tensor:
         """(c,) the distance at each token."""
@@ -142,22 +158,23 @@ class UniversalLogitDistillation(nn.Module):
         return (p - torch.cat([largest, rest], dim=-1)).abs().sum(-1)
 
 
-def _mean_over_tokens(
+def _sum_by_trust(
     batch: LossInput, rows: Callable[[Tensor, StoredDistributions, slice], Tensor], *, same_tokens: bool, chunk: int
-) -> Tensor:
-    """() the mean of ``rows(logits, teacher, tokens)``, (c,), over tokens and teachers by trust.
+) -> TokenSum | None:
+    """The mean of ``rows(logits, teacher, tokens)``, (c,), over tokens and teachers by trust, as a sum.
 
     Logits are computed only for tokens that a teacher covers.
     """
-    views = token_teachers(batch)
-    taught = torch.stack([view.weight for view in views]).sum(0) > 0 if views else None
-    answers = AnswerTokens.of(batch, taught)
+    views, present = token_teachers(batch), batch.student[TOKENS] >= 0
+    if views:
+        present = present & (torch.stack([view.weight for view in views]).sum(0) > 0)[:, None]
+    answers = AnswerTokens.of(batch, present)
     teachers = [read_stored(view, answers, same_tokens=same_tokens) for view in views]
     mass = batch.total(torch.stack([answers.hidden.new_zeros(()), *(t.weight.sum() for t in teachers)]).sum())
     if not len(answers.ids) or not bool(mass > 0):
-        return answers.zero_with_graph(batch)
+        return None
 
     def value(logits: Tensor, part: slice) -> Tensor:
         return torch.stack([(rows(logits, t, part) * t.weight[part]).sum() for t in teachers]).sum()
 
-    return sum_over_tokens(answers.hidden, answers.embedding, value, chunk=chunk) / mass
+    return TokenSum(present, value, mass, chunk)

@@ -32,19 +32,12 @@ class AnswerTokens:
     place: Tensor
 
     @classmethod
-    def of(cls, batch: LossInput, samples: Tensor | None = None) -> AnswerTokens:
-        """The tokens of the samples that ``samples`` (B,) marks, by default of all."""
+    def of(cls, batch: LossInput, present: Tensor | None = None) -> AnswerTokens:
+        """The tokens that ``present`` (B, A) marks, by default all."""
         ids = batch.student[TOKENS].long()
-        present = ids >= 0
-        if samples is not None:
-            present = present & samples[:, None]
-        sample, place = present.nonzero(as_tuple=True)
+        sample, place = (ids >= 0 if present is None else present).nonzero(as_tuple=True)
         hidden = batch.student[HIDDEN][sample, place]
         return cls(hidden, batch.student[EMBEDDING], ids[sample, place], sample, place)
-
-    def zero_with_graph(self, batch: LossInput) -> Tensor:
-        """A scalar 0 with a gradient of 0 for the hidden states."""
-        return torch.where(torch.zeros_like(batch.student[HIDDEN], dtype=torch.bool), batch.student[HIDDEN], 0).sum()
 
 
 def token_teachers(batch: LossInput) -> list[TeacherView]:

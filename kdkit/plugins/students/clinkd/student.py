@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from kdkit.plugins.students.clinkd.folder import FORMAT, SAVED, TURNS, write_jso
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import freeze
 from kdkit.plugins.students.clinkd.origin import Base, Origin
+from kdkit.plugins.students.clinkd.packing import Packing
 from kdkit.plugins.students.clinkd.prepare import Preparation
 from kdkit.plugins.students.clinkd.rotary import exchange, make_variant
 from kdkit.plugins.students.clinkd.settings import Choice, Settings
+from kdkit.plugins.students.clinkd.shared_turns import owners
 from kdkit.plugins.students.clinkd.tokens import Tokens
 from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
 
@@ -69,6 +72,7 @@ class ClinkdStudent(nn.Module):
         system = family.system if settings.system is None else settings.system
         self.settings = replace(settings, rope=rope, vision_rope=vision_rope, boxes=boxes.family, system=system)
         self.origin = origin
+        self.packing: Packing | None = None
         self.preparation: Any  # Preparation or ProcessorPreparation, whose prompts and image settings differ
         if isinstance(images, ImageSettings):
             self.preparation = Preparation(family, self.settings, tokens, boxes, images, variant)
@@ -112,6 +116,14 @@ class ClinkdStudent(nn.Module):
             "boxes": found["boxes"],
         }
 
+    def pack_samples(self, tokens: int) -> None:
+        """See ``contracts.token_signals.PacksSamples``.
+
+        Raises:
+            KdkitError: a network that cannot keep the samples of a row apart.
+        """
+        self.packing = Packing(self.base, self.family, tokens)
+
     def prepare(self, image: Image.Image, sample: Sample) -> Mapping[str, Tensor]:
         """See :meth:`Preparation.inputs`."""
         made: Mapping[str, Tensor] = self.preparation.inputs(image, sample)
@@ -129,29 +141,38 @@ class ClinkdStudent(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Teacher-forced on the samples' answers; B samples, A = ``max_answer``, width H, vocabulary V.
 
+        A turn of a conversation whose later turn is in the batch is read from the sequence of that one.
+
         Returns:
             ``answer_hidden`` (B, A, H) float32, the state that predicts the answer's token of the same place
             predicted, zeros after the end; ``answer_ids`` (B, A) int64, -100 after the end; ``output_embedding``
             (V, H), a parameter: ``answer_hidden @ output_embedding.T`` are the logits, to be made a part at a time.
         """
-        length = int(inputs["length"].max())
-        tokens, ids = inputs["tokens"][:, :length], inputs["answer_ids"]
-        mask = torch.arange(length, device=tokens.device) < inputs["length"][:, None]
-        hidden: Tensor = self.base.model(
-            input_ids=tokens,
-            attention_mask=mask.long(),
-            use_cache=False,
-            **self.preparation.arguments(inputs, length),
-        ).last_hidden_state
+        ids, owner = inputs["answer_ids"], owners(inputs)
+        kept = sorted(set(owner))
+        hidden = self._states(inputs if len(kept) == len(ids) else {name: x[kept] for name, x in inputs.items()})
         # The token at place s is predicted by the state at s - 1.
         place = inputs["start"][:, None] - 1 + torch.arange(ids.shape[1], device=ids.device)
-        rows = torch.arange(len(ids), device=ids.device)[:, None]
-        answer = hidden[rows, place.clamp(max=length - 1)].float()
+        rows = torch.tensor([kept.index(one) for one in owner], device=ids.device)[:, None]
+        answer = hidden[rows, place.clamp(max=hidden.shape[1] - 1)].float()
         return {
             "answer_hidden": torch.where((ids >= 0)[..., None], answer, 0.0),
             "answer_ids": ids,
             "output_embedding": self.head.weight,
         }
+
+    def _states(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """(B, S, H) the language tower's last states."""
+        length = int(inputs["length"].max())
+        tokens = inputs["tokens"][:, :length]
+        mask = torch.arange(length, device=tokens.device) < inputs["length"][:, None]
+        given = self.preparation.arguments(inputs, length)
+        packing, lengths = self.packing, inputs["length"].tolist()
+        with nullcontext() if packing is None else packing.rows(self.base, lengths, length):
+            hidden: Tensor = self.base.model(
+                input_ids=tokens, attention_mask=mask.long(), use_cache=False, **given
+            ).last_hidden_state
+        return hidden
 
     def answer(
         self, images: Sequence[Image.Image], samples: Sequence[Sample], decoding: Decoding | None = None

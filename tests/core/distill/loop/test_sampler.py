@@ -147,3 +147,22 @@ def test_captions_and_groups_are_limited_together() -> None:
     assert {row for step in range(200) for row in schedule[step].tolist()} == set(range(7))
     part = both.part(images < 2, 0.5)
     assert part.pass_sizes() == {0: 2}
+
+
+def test_turns_of_a_conversation_follow_each_other() -> None:
+    """A pass still has each sample once, in another order each time; a batch border may cut a conversation."""
+    turns = np.array([0, 1, 0, 2, 1, 0, 3, 2])
+    plain = SamplePool(np.arange(8), np.zeros(8, dtype=np.int64))
+    pool = SamplePool(np.arange(8), np.zeros(8, dtype=np.int64), conversation=turns)
+    sampler = BatchSampler([pool], batch_size=8, steps=6, seed=3)
+    passes = [sampler[step] for step in range(6)]
+    for rows in passes:
+        assert sorted(rows.tolist()) == list(range(8))
+        changes = int((np.diff(turns[rows]) != 0).sum())
+        assert changes == 3  # four conversations in a row each
+    assert len({tuple(rows.tolist()) for rows in passes}) > 1
+    mixed = BatchSampler([plain], batch_size=8, steps=6, seed=3)
+    assert any(int((np.diff(turns[mixed[step]]) != 0).sum()) > 3 for step in range(6))
+    part = pool.part(np.arange(8) % 2 == 0, 0.5)
+    assert part.conversation is not None
+    assert part.conversation.tolist() == [0, 0, 1, 3]

@@ -18,7 +18,7 @@ from kdkit.core.distill.loop.train import learning_rate
 from kdkit.core.distill.model.projection import TeacherProjection, make_heads
 from kdkit.core.distill.model.task import DistillTask, Term
 from kdkit.core.distill.plan.types import PREVIOUS, TrainSettings
-from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
+from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation
 from tests.errors import raises_error
 from tests.toys import LETTERS, SIDE, ToyEncoder
 
@@ -181,3 +181,45 @@ def test_a_loss_that_returns_no_scalar_is_named(value: object) -> None:
     with raises_error("KD-DIST-070", mentions=("'odd'",), code=ExitCode.PLUGIN) as caught:
         task(inputs=inputs, targets={}, weights={}, domain=torch.zeros(2, dtype=torch.int64))
     assert caught.value.where.endswith("Odd")
+
+
+def test_losses_that_name_the_same_call_are_computed_by_it() -> None:
+    """Values and gradients are those of each loss by itself; each value is logged."""
+    from kdkit.plugins.losses.tokens.together import together
+
+    class Answers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.states, self.embedding = nn.Parameter(torch.randn(2, 3, 6)), nn.Parameter(torch.randn(5, 6))
+
+        def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            states = self.states[inputs["row"]]
+            return {"answer_hidden": states, "answer_ids": inputs["ids"], "output_embedding": self.embedding}
+
+    calls: list[int] = []
+
+    def counted(losses: Any, batches: Any, weights: Any) -> Any:
+        calls.append(len(losses))
+        return together(losses, batches, weights)
+
+    torch.manual_seed(0)
+    student = Answers()
+    ids = torch.tensor([[1, 2, -100], [0, 3, 4]])
+    chances = torch.full((2, 3, 2), -1.0)
+    signals = {"tokens": ids, "topk_ids": ids[..., None].clamp(min=0) + torch.tensor([0, 1]), "topk": chances}
+    targets = {"reader": {**signals, "tail": torch.full((2, 3, 3), -2.0)}}
+    gradients, logs = [], []
+    for joint in (None, counted):
+        terms = [
+            Term("answer-ce", 0.7, AnswerCrossEntropy(), per_sample=True, supervised=True, together=joint),
+            Term("token-kd", 0.3, TokenDistillation(), per_sample=True, together=joint),
+        ]
+        task = DistillTask(student, {"reader": TeacherProjection()}, terms)
+        given = {"row": torch.arange(2), "ids": ids}
+        parts = task(given, targets, {"reader": torch.tensor([1.0, 0.5])}, torch.zeros(2, dtype=torch.int64))
+        gradients.append(torch.autograd.grad(parts["loss"], list(student.parameters())))
+        logs.append({name: float(value.detach()) for name, value in parts.items()})
+    assert calls == [2]
+    assert logs[1] == pytest.approx(logs[0], rel=1e-6)
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted)

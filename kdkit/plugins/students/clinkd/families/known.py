@@ -98,6 +98,7 @@ SPECS = (
         },
         real="aspect_ratio_mask",
         answers="images",
+        unpacked="its language tower attends to the images of a whole row (cross attention)",
         vision="vision_model",
     ),
 )

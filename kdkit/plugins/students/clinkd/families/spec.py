@@ -33,6 +33,7 @@ class FamilySpec:
         answers: how ``generate`` takes a batch: as ``embeddings`` with the images in them, or as token ids and
             ``images``, for models that use images in other layers too.
         language, vision: names of the towers below ``model``, for adapters and for freezing.
+        unpacked: why the samples of a row cannot be kept apart; empty if they can.
         trained: prefixes of the vision tower's parameters that are trained although the tower is frozen.
     """
 
@@ -50,6 +51,7 @@ class FamilySpec:
     answers: Literal["embeddings", "images"] = "embeddings"
     language: str = "language_model"
     vision: str = "vision_tower"
+    unpacked: str = ""
     trained: tuple[str, ...] = ()
 
     @property
