@@ -151,11 +151,11 @@ class LossContract(Contract):
 
     def test_together(self) -> None:
         """Two such losses in one call have the values and gradients of two, where the spec names ``together``."""
-        spec = self.catalogue.spec(LossSpec, self.name)
+        spec, one, two = self.catalogue.spec(LossSpec, self.name), self.batch(), self.batch()
         if not spec.together:
             return
         assert spec.per_sample, "expected per_sample in the spec, since it says together"
-        weights, (one, two) = (0.25, 2.0), (self.batch(), self.batch())
+        weights = (0.25, 2.0)
         total, values = resolve(spec.together)([self.make(), self.make()], [one, one], weights)
         alone = self.make()(two)
         _backward(total)

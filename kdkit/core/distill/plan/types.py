@@ -58,9 +58,10 @@ class SamplePool:
 
     def part(self, chosen: Mask, share: float) -> SamplePool:
         """A pool of the ``chosen`` samples alone."""
-        kept = {name: getattr(self, name) for name in ("indices", "domain", "group", "image", "conversation")}
-        parts = {name: None if one is None else one[chosen] for name, one in kept.items()}
-        return replace(self, **parts, share=share)
+        numbers = (self.group, self.image, self.conversation)
+        group, image, turns = (None if one is None else one[chosen] for one in numbers)
+        indices, domain = self.indices[chosen], self.domain[chosen]
+        return replace(self, indices=indices, domain=domain, group=group, image=image, conversation=turns, share=share)
 
     def pass_sizes(self) -> dict[int, int]:
         """Domain -> samples of one pass over it."""

@@ -213,7 +213,7 @@ def _is_made(mask: Any) -> bool:
 
 def _in_order(x: Tensor, counts: Sequence[int], order: Sequence[int]) -> Tensor:
     """The image tokens (N, H) of samples that have ``counts`` of them, in another order of the samples."""
-    parts = x.split(list(counts))
+    parts = torch.split(x, list(counts))
     return torch.cat([parts[number] for number in order])
 
 

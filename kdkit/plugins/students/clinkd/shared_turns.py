@@ -1,7 +1,8 @@
 """Turns of one conversation in a batch: an earlier turn stands in the sequence of a later one, and is read there.
 
 A language tower is causal, so the states of an earlier turn are the same in both. Conversations then cost one sequence
-and one look at their images, and each turn keeps its own loss. A turn whose tokens, positions or images are not those
+and one look at their images, and each turn keeps its own loss. No state behind an answer's last token is read, so the
+later sequence may leave out the token that ended the answer. A turn whose tokens, positions or images are not those
 of the later sequence is computed by itself: after a chat template that changes or drops earlier turns, after text whose
 tokens merge over the border of an answer, or where the later turn adds an image.
 """
@@ -28,7 +29,9 @@ def owners(inputs: Mapping[str, Tensor]) -> list[int]:
     found = list(range(len(lengths)))
     kept: list[int] = []
     for one in sorted(found, key=lambda number: (-lengths[number], number)):
-        whole = next((other for other in kept if inside[one][other] and _same(inputs, one, other, lengths[one])), one)
+        whole = next(
+            (other for other in kept if inside[one][other] and _same(inputs, one, other, lengths[one] - 1)), one
+        )
         found[one] = whole
         if whole == one:
             kept.append(one)
@@ -36,10 +39,11 @@ def owners(inputs: Mapping[str, Tensor]) -> list[int]:
 
 
 def _inside(tokens: Tensor, length: Tensor) -> list[list[bool]]:
-    """Whether the tokens of the first sample are the first tokens of the second one, for each pair."""
+    """Whether the tokens of the first sample, up to its last one, begin the second sample, for each pair."""
     place = torch.arange(tokens.shape[1], device=tokens.device)
     rows = [
-        ((own == tokens) | (place >= size)).all(1) & (length >= size) for own, size in zip(tokens, length, strict=True)
+        ((own == tokens) | (place >= size)).all(1) & (length >= size)
+        for own, size in zip(tokens, length - 1, strict=True)
     ]
     found: list[list[bool]] = torch.stack(rows).tolist()
     return found
