@@ -38,6 +38,7 @@ ARGUMENTS = {
     "lock": ["demo-radio"],
     "data check": [],
     "data label": ["demo-radio", "--classes", "normal,mass"],
+    "data shards": ["--to", "shards"],
     "features": [],
     "features extract": [],
     "features export": ["demo-radio", "--to", "radio.npz"],

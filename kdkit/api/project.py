@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdkit.api.project_data import DataMethods
 from kdkit.api.project_evaluation import EvaluationMethods
 from kdkit.api.project_features import FeatureMethods
 from kdkit.api.project_sharing import SharingMethods
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from kdkit.core.contracts import Reporter
 
 
-class Project(TeacherMethods, FeatureMethods, StudentMethods, EvaluationMethods, SweepMethods, SharingMethods):
+class Project(
+    TeacherMethods, DataMethods, FeatureMethods, StudentMethods, EvaluationMethods, SweepMethods, SharingMethods
+):
     """A project: the folder of a ``registry.yaml``.
 
     Each method is a command of the same name and options. It reads the project's files, so edits of

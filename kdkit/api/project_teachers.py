@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from kdkit.api.teacher_facts import TeacherSheet
     from kdkit.api.teachers import LockChanges, LockCheck, RemovedTeacher, TeacherAddition, TeacherList, TeacherLock
     from kdkit.core.contracts import TrustBasis
-    from kdkit.core.data.check import DataReport
     from kdkit.core.distill.pseudo_labels.label import LabelReport
     from kdkit.core.evaluation.trust.report import TrustReport
-    from kdkit.core.evaluation.zero_shot_labels import ZeroShotLabels
 
 
 class TeacherMethods(OpenedProject):
@@ -192,82 +190,6 @@ class TeacherMethods(OpenedProject):
         from kdkit.core.teachers import check_lock
 
         return LockCheck(tuple(check_lock(self._open())))
-
-    def check_data(
-        self,
-        *,
-        skip_unreadable: bool = False,
-        near_duplicates: int = 24,
-        html: str | Path | None = None,
-    ) -> DataReport:
-        """Count domains and classes; find what is unreadable, skipped, duplicated, leaked or contradictory.
-
-        Args:
-            skip_unreadable: unreadable images are no problem.
-            near_duplicates: largest distance of pictures of different splits that count as copies, in bits of 255;
-                -1 switches this check off.
-            html: a file for a page with pictures and histograms.
-
-        Example:
-            >>> project.check_data().problems
-            ()
-        """
-        from kdkit.core.data.check import check_data
-        from kdkit.core.distill.text_lengths import TEXT_LENGTHS
-        from kdkit.core.evaluation.trust.evidence import EVIDENCE
-
-        return check_data(
-            self._open(),
-            skip_unreadable=skip_unreadable,
-            near_duplicates=near_duplicates,
-            further=(EVIDENCE, TEXT_LENGTHS),
-            page=None if html is None else Path(html),
-            reporter=self.reporter,
-        )
-
-    def label_data(
-        self,
-        teacher: str,
-        classes: str | Mapping[str, Sequence[str]],
-        *,
-        to: str | Path | None = None,
-        threshold: float = 0.8,
-        domains: Sequence[str] = (),
-        device: str = "cpu",
-        batch_size: int = 64,
-    ) -> ZeroShotLabels:
-        """Let a teacher label the training samples by zero-shot classification, with its confidence.
-
-        The option ``teacher_labels`` of a data entry uses the file for training; trust and evaluation never do. It can
-        be interrupted; the same call resumes.
-
-        Args:
-            teacher: of the registry; one with image and text features.
-            classes: names with commas between them, a YAML file, or class -> prompts (none: the project's templates).
-            to: the CSV file; by default ``labels/TEACHER.csv`` in the project.
-            threshold: below this confidence a sample gets no label.
-            domains: only samples of these.
-            device: of the teacher.
-            batch_size: samples per forward pass.
-
-        Example:
-            >>> project.label_data("demo-radio", "mass,clear").teacher  # doctest: +SKIP
-            'demo-radio'
-        """
-        from kdkit.core.evaluation.zero_shot_labels import LabelRequest, label_samples, read_classes
-
-        project = self._open()
-        chosen = read_classes(classes, project.root) if isinstance(classes, str) else classes
-        request = LabelRequest(teacher, chosen, threshold, tuple(domains))
-        with project.exclusive("kdkit data label"):
-            return label_samples(
-                project,
-                request,
-                None if to is None else Path(to),
-                device=device,
-                batch_size=batch_size,
-                reporter=self.reporter,
-            )
 
     def trust(
         self,

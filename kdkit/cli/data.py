@@ -1,9 +1,9 @@
-"""``kdkit data check`` and ``kdkit data label``."""
+"""``kdkit data check``, ``kdkit data label`` and ``kdkit data shards``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="The samples of the project.", no_args_is_help=True)
     group.command("check")(check)
     group.command("label")(label)
+    group.command("shards")(shards)
     app.add_typer(group, name="data")
 
 
@@ -83,3 +84,53 @@ def label(
         batch_size=batch_size,
     )
     console.emit(done, json=json)
+
+
+def shards(
+    to: Annotated[
+        Path, typer.Option(help="The folder of the shards: absent, empty, or begun before.", file_okay=False)
+    ],
+    entry: Annotated[
+        str, typer.Argument(help="Path or number (from 1) of the data entry; not needed for the only one.")
+    ] = "",
+    splits: Annotated[
+        list[str] | None, typer.Option("--split", metavar="SPLIT", help="Only samples of it; may be repeated.")
+    ] = None,
+    rows_per_shard: Annotated[int, typer.Option(min=1, help="A shard has at most so many samples ...")] = 10_000,
+    shard_mb: Annotated[int, typer.Option(min=1, help="... and megabytes; a sample that has more gets its own.")] = 500,
+    shuffle: Annotated[
+        int | None, typer.Option(metavar="SEED", help="A fixed random order; by default that of the source.")
+    ] = None,
+    png: Annotated[bool, typer.Option("--png", help="Write DICOM, slides and arrays as PNG of their pixels.")] = False,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out rows without an image file, and count them.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write the entry of the shards into registry.yaml, instead of this one.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many rows and bytes; write nothing.")] = False,
+    json: console.JsonOption = False,
+    folder: console.ProjectOption = None,
+) -> None:
+    """Write the samples of a data entry as WebDataset shards: tar files that the source webdataset reads.
+
+    Parquet files behind a URL, such as data sets of the Hub, are streamed: images are never all on the disk. Image
+    files keep their bytes, and training on the shards gives the same student. Every row is written or counted with the
+    reason. An interrupted command continues when it is repeated.
+    """
+    project = console.project(folder)
+    options: dict[str, Any] = {
+        "entry": entry,
+        "splits": splits or (),
+        "rows_per_shard": rows_per_shard,
+        "shard_mb": shard_mb,
+        "shuffle": shuffle,
+        "png": png,
+        "skip_unreadable": skip_unreadable,
+        "replace": replace,
+    }
+    if dry_run:
+        console.emit(project.plan_shards(to, **options), json=json)
+        return
+    console.resumable()
+    console.emit(project.shard_data(to, **options), json=json)

@@ -24,6 +24,7 @@ PROJECT = {
     "lock": "lock",
     "data check": "check_data",
     "data label": "label_data",
+    "data shards": "shard_data",
     "features": "features",
     "features extract": "extract",
     "features import": "import_features",
@@ -70,6 +71,7 @@ SHELL_ONLY = {"install", "uninstall", "demo"}
 """They change the environment of kdkit, or show commands."""
 OWN_METHOD = {
     ("add-teacher", "dry_run"): "plan_teacher",
+    ("data shards", "dry_run"): "plan_shards",
     ("distill", "dry_run"): "plan",
     ("explain", "dry_run"): "plan_explanation",
     ("sweep", "dry_run"): "plan_sweep",
@@ -83,6 +85,7 @@ RENAMED = {
     "--with": "parts",
     "--pr": "pull_request",
     "--domain": "domains",
+    "--split": "splits",
     "--dataset": "datasets",
     "--option": "options",
     "--aligner": "aligners",

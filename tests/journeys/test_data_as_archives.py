@@ -1,4 +1,7 @@
-"""One run on the same images in several forms: folders, tables, tar shards, Arrow, decoded inputs; several captions."""
+"""One run on the same images in several forms: folders, tables, tar shards, Arrow, decoded inputs; several captions.
+
+The form ``written`` has the shards of ``kdkit data shards``.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import pytest
 
 from kdkit.core.contracts import IMAGE, TEXT, Silent
 from kdkit.core.data import load_index
+from kdkit.core.data.shards import ShardRequest, write_shards
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.run import distill
 from kdkit.core.features.store.shard import Shard
@@ -65,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The project of each form, distilled."""
     forms: dict[str, Callable[[Path, list[Row], dict[str, bytes]], Row]]
     forms = {"folder": as_folder, "csv": as_csv, "webdataset": as_shards, "parquet": as_parquet}
-    forms |= {"hf-dataset": as_saved, "stored": as_csv}
+    forms |= {"hf-dataset": as_saved, "stored": as_csv, "written": as_parquet}
     first, done = tmp_path_factory.mktemp("archives") / "first", {}
     make_project(first, teachers={"radio": ("ct", "mri")}, domains=("ct",), train=6, held_out=6)
     for name, write in forms.items():
@@ -80,6 +84,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         registry = (root / "registry.yaml").read_text(encoding="utf-8")
         registry = registry.replace("{source: jsonl, path: images/samples.jsonl}", json.dumps(entry))
         (root / "registry.yaml").write_text(registry, encoding="utf-8")
+        if name == "written":
+            request = ShardRequest(root / "written", rows_per_shard=20, replace=True)
+            assert write_shards(open_project(root), request, Silent()).written == len(rows)
         if name == "stored":
             with open(root / "registry.yaml", "a", encoding="utf-8") as file:
                 file.write("inputs: {cache: uint8, threads: 1}\n")

@@ -74,6 +74,24 @@ class ImageLocation:
         return f"{self.file}[{self.name}]" if self.name else str(self.file)
 
 
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A part of a file that holds the images of consecutive rows of a column, and nothing else.
+
+    Attributes:
+        start, end: bytes of the file.
+        column, first, stop: the images are those at ``(column, row)`` with ``first <= row < stop``.
+        unpacked: bytes of the images, without the file's compression.
+    """
+
+    start: int
+    end: int
+    column: str
+    first: int
+    stop: int
+    unpacked: int
+
+
 ImageRef = Path | ImageLocation
 """Where an image is: an image file, or a place that a reader knows."""
 

@@ -170,6 +170,10 @@ class SourceSpec(FactorySpec):
     their folder. Empty: the source reads no URLs."""
     remote_pinned: bool = False
     """A URL of the Hub must name a commit, so that it always means the same files."""
+    image_parts: str = ""
+    """Import string: ``image_parts(file: BinaryIO) -> Sequence[ImagePart]`` names the parts of a file behind a URL that
+    hold images alone: the samples can be listed without them. ``kdkit data shards`` then fetches the rest of each file,
+    and one such part after the other. Empty: files are fetched whole."""
     inputs: str = ""
     """Import string: ``inputs(location: Path, **options) -> Iterable[Path]`` names every file and folder whose change
     can change the samples; a folder changes when a file in it is made, renamed or removed. kdkit then keeps the samples

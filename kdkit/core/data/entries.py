@@ -42,11 +42,16 @@ from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.plugin_system.failures import plugin_errors
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.load import line_of, placed
+from kdkit.core.project.registry.schema import DataEntry
 
 INDEX = "index"
 """Folder of the project's state for indexes of samples, and of the files of sources."""
 CACHE_FOLDER = "cache_folder"
 """Argument of a source that keeps an index of its files."""
+
+
+Locate = Callable[[Project, DataEntry, int | None, Reporter], Path]
+"""Project, data entry, GiB to download at most, reporter -> where the files of the entry are."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +133,22 @@ def read_sources(project: Project, reporter: Reporter | None = None) -> tuple[Lo
             where=str(project.registry_path),
             fix="add an entry such as 'data: [{source: folder, path: images}]'; see docs/howto/data.md",
         )
-    limit = _max_aspect(project)
-    return tuple(_read_entry(project, number, limit, reporter or Silent()) for number in range(len(entries)))
+    return tuple(read_entry(project, number, reporter or Silent()) for number in range(len(entries)))
 
 
-def _read_entry(project: Project, number: int, max_aspect: float | None, reporter: Reporter) -> LoadedEntry:
+def read_entry(project: Project, number: int, reporter: Reporter, locate: Locate = location_of) -> LoadedEntry:
+    """The samples of the data entry ``number``, from 0.
+
+    Args:
+        project: the project.
+        number: of the entry.
+        reporter: as of :func:`read_sources`.
+        locate: where its files are.
+
+    Raises:
+        KdkitError: an option is wrong; errors of the source and of ``locate``.
+    """
+    max_aspect = _max_aspect(project)
     entry, place = project.registry.data[number], project.registry_path
     options = dict(entry.options)
     own = {name: options.pop(name) for name in EntryOptions.__dataclass_fields__ if name in options}
@@ -145,7 +161,7 @@ def _read_entry(project: Project, number: int, max_aspect: float | None, reporte
     general = EntryOptions(**own)
     where = line_of(place, "data", number)
     try:
-        location = location_of(project, entry, general.max_download_gib, reporter)
+        location = locate(project, entry, general.max_download_gib, reporter)
     except KdkitError as error:
         raise error.at(f"{where}: {error.where}" if error.where else where) from error
     with placed(place, "data", number), plugin_errors(f"source '{entry.source}' failed"):

@@ -75,12 +75,12 @@ def location_of(project: Project, entry: DataEntry, limit: int | None, reporter:
             fix="download the files, and write their path",
         )
     if spec.remote_pinned:
-        _require_commit(entry.path)
-    keep = [_folder_of(project.state, one.path) for one in project.registry.data if is_url(one.path)]
+        require_commit(entry.path)
+    keep = [folder_of(project.state, one.path) for one in project.registry.data if is_url(one.path)]
     return fetch_data(project.state, entry.path, ending, reporter, limit or DEFAULT_LIMIT, keep)
 
 
-def _require_commit(url: str) -> None:
+def require_commit(url: str) -> None:
     """Raise KdkitError if ``url`` is on the Hub and names no commit."""
     if urlsplit(url).scheme == "hf" and not _COMMIT.match(url):
         raise KdkitError(
@@ -117,8 +117,8 @@ def fetch_data(
     check_url(url)
     if url.startswith("file:"):
         return Path(unquote(urlsplit(url).path))
-    folder = _folder_of(state, url)
-    _refuse_links(folder, folder, beside(folder, LOCK))
+    folder = folder_of(state, url)
+    refuse_links(folder, folder, beside(folder, LOCK))
     folder.mkdir(parents=True, exist_ok=True)
     storage = open_files(url)
     files = _find(storage, url, ending, folder, reporter)
@@ -134,8 +134,8 @@ def fetch_data(
 
 def kept_file(state: Path, url: str, ending: str) -> Path | None:
     """The file that :func:`fetch_data` has fetched from ``url``; None if it is not here. Asks no server."""
-    folder = _folder_of(state, url)
-    _refuse_links(folder, folder)
+    folder = folder_of(state, url)
+    refuse_links(folder, folder)
     names = [name for name in _read_record(folder) if name.endswith(ending) and (folder / name).is_file()]
     return folder / names[0] if len(names) == 1 else None
 
@@ -144,14 +144,15 @@ def remote_size(url: str, ending: str) -> int:
     """Bytes of the file ``url``. Raises: KdkitError: as :func:`fetch_data`."""
     check_url(url)
     try:
-        return sum(file.size for file in _find_patiently(open_files(url), url, ending))
+        return sum(file.size for file in find_patiently(open_files(url), url, ending))
     except Unavailable as error:
-        raise _no_answer(url, str(error)) from None
+        raise no_answer(url, str(error)) from None
 
 
-def _folder_of(state: Path, url: str) -> Path:
+def folder_of(state: Path, url: str, kind: str = FOLDER) -> Path:
+    """The folder of the project's state for the files of a URL."""
     name = f"{without_query(url).rpartition('/')[2] or 'data'}"[:40].translate(str.maketrans("{}", "__"))
-    return state / FOLDER / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    return state / kind / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
 
 @contextmanager
@@ -170,18 +171,18 @@ def _alone(folder: Path, url: str, reporter: Reporter) -> Iterator[None]:
 def _find(storage: Files, url: str, ending: str, folder: Path, reporter: Reporter) -> list[RemoteFile] | None:
     """What the storage has; None if it does not answer and all files of the last time are here."""
     try:
-        files = _find_patiently(storage, url, ending)
+        files = find_patiently(storage, url, ending)
     except Unavailable as error:
         if (known := _read_record(folder)) and all((folder / name).is_file() for name in known):
             reporter.warn(f"{without_query(url)} does not answer ({error}): the files fetched before are used")
             return None
-        raise _no_answer(url, str(error)) from None
-    _require_names(files)
+        raise no_answer(url, str(error)) from None
+    require_names(files)
     return files
 
 
-def _find_patiently(storage: Files, url: str, ending: str) -> list[RemoteFile]:
-    """As :meth:`Files.find`, after the last of :data:`WAITS`."""
+def find_patiently(storage: Files, url: str, ending: str) -> list[RemoteFile]:
+    """As :meth:`Files.find`; tried again until the last of :data:`WAITS`."""
     for wait in WAITS:
         try:
             return storage.find(url, ending)
@@ -212,13 +213,13 @@ def _update(
     _require_limit(url, total, limit)
     if keep is not None:
         make_room(folder, keep, missing, total, limit * 2**30, reporter)
-    _require_space(folder, missing)
+    require_space(folder, missing)
     if changed := [file.name for file in todo if file.name in known]:
         reporter.warn(f"{without_query(url)}: {len(changed)} files changed and are fetched again, such as {changed[0]}")
     if gone:
         reporter.warn(f"{without_query(url)}: {len(gone)} files are gone, such as {gone[0]}")
     reporter.say(f"fetching {len(todo)} of {len(files)} files, {format_size(missing)}, from {without_query(url)}")
-    _refuse_links(folder, *(folder / name for name in gone))
+    refuse_links(folder, *(folder / name for name in gone))
     for name in gone:
         (folder / name).unlink(missing_ok=True)
         known.pop(name)
@@ -243,7 +244,8 @@ def _require_limit(url: str, total: int, limit: int) -> None:
         )
 
 
-def _require_space(folder: Path, missing: int) -> None:
+def require_space(folder: Path, missing: int) -> None:
+    """Raises: KdkitError when the disk of ``folder`` has no room for ``missing`` bytes."""
     if missing > (free := shutil.disk_usage(folder).free):
         raise KdkitError(
             "KD-DATA-227",
@@ -259,7 +261,7 @@ def _fetch(storage: Files, file: RemoteFile, folder: Path) -> None:
     """Fetch one file into ``folder``, from where an earlier attempt stopped if it has not changed since."""
     path = folder / file.name
     part, mark = path.with_name(path.name + PART), path.with_name(path.name + PART + ".stamp")
-    _refuse_links(folder, part)
+    refuse_links(folder, part)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not mark.is_file() or mark.read_text(encoding="utf-8") != file.stamp:
         part.unlink(missing_ok=True)
@@ -282,7 +284,7 @@ def _fetch(storage: Files, file: RemoteFile, folder: Path) -> None:
             except Unavailable as error:
                 target.flush()
                 if not waits:
-                    raise _no_answer(file.url, f"{error}; {format_size(target.tell())} are kept") from None
+                    raise no_answer(file.url, f"{error}; {format_size(target.tell())} are kept") from None
                 time.sleep(waits.pop(0))
         target.flush()
         os.fsync(target.fileno())
@@ -293,7 +295,7 @@ def _fetch(storage: Files, file: RemoteFile, folder: Path) -> None:
     mark.unlink()
 
 
-def _refuse_links(folder: Path, *paths: Path) -> None:
+def refuse_links(folder: Path, *paths: Path) -> None:
     """Raise KdkitError if a path, or a folder that it is in, is a link: a project of others may bring one.
 
     Args:
@@ -320,7 +322,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return {name: stamp for name, stamp in found.items() if _is_name(name)} if isinstance(found, dict) else {}
 
 
-def _no_answer(url: str, why: str) -> KdkitError:
+def no_answer(url: str, why: str) -> KdkitError:
+    """The error for a storage that does not answer, after all attempts."""
     return KdkitError(
         "KD-DATA-229",
         "the storage does not answer",
@@ -336,7 +339,7 @@ def _is_name(name: str) -> bool:
     return not any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in name.split("/"))
 
 
-def _require_names(files: Sequence[RemoteFile]) -> None:
+def require_names(files: Sequence[RemoteFile]) -> None:
     """Raise KdkitError if a name leads out of a folder, or two are equal."""
     seen = set[str]()
     for name in (file.name for file in files):

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -79,8 +79,11 @@ class Files(Protocol):
                 ending.
         """
 
-    def read(self, file: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
-        """(offset, bytes) in order; from 0 where the server cannot begin at ``start``. Errors as :meth:`find`."""
+    def read(self, file: RemoteFile, start: int, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """(offset, bytes) in order, up to ``end``; from 0 where the server cannot begin at ``start``.
+
+        Errors as :meth:`find`.
+        """
 
 
 def is_url(path: str) -> bool:
@@ -200,10 +203,10 @@ class HttpFiles:
             raise _refused(url, "the server does not say how large the file is")
         return RemoteFile(url, unquote(urlsplit(url).path.rpartition("/")[2]), size, f"{size} {stamp}")
 
-    def read(self, file: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
-        with self._answer("GET", file.url, start) as answer:
+    def read(self, file: RemoteFile, start: int, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        with self._answer("GET", file.url, start, end) as answer:
             place = start if answer.status_code == 206 else 0
-            whole = int(answer.headers.get("content-length", -1)) + place
+            whole = _whole_size(answer.headers, place)
             stamp = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
             if f"{whole} {stamp}" != file.stamp:
                 raise mismatch(file)
@@ -211,9 +214,16 @@ class HttpFiles:
                 yield place, block
                 place += len(block)
 
-    def _answer(self, method: str, url: str, start: int = 0) -> _Answer:
-        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+    def _answer(self, method: str, url: str, start: int = 0, end: int | None = None) -> _Answer:
+        asked = {} if not start and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        headers = {"Accept-Encoding": "identity", **asked}
         return _Answer(self._client, method, url, headers)
+
+
+def _whole_size(headers: Mapping[str, str], place: int) -> int:
+    """Bytes of the file of which an answer that begins at ``place`` has a part or all; -1 if it does not say so."""
+    named = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("content-range", ""), re.ASCII)
+    return int(named[1]) if named else int(headers.get("content-length", -1 - place)) + place
 
 
 class _Answer:
@@ -297,11 +307,12 @@ class FsspecFiles:
         return RemoteFile(f"{self._protocol}://{path.lstrip('/') if self._protocol != 'file' else path}", name,
                           int(info["size"]), hashlib.sha256(stamp.encode()).hexdigest(), sha)  # fmt: skip
 
-    def read(self, file: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
-        path = self._system._strip_protocol(file.url)
-        for place in range(start, file.size, BLOCK):
+    def read(self, file: RemoteFile, start: int, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        path, end = self._system._strip_protocol(file.url), file.size if end is None else end
+        exact = {"cache_type": "none"} if self._protocol == "hf" else {}  # the default asks for 5 MiB more each time
+        for place in range(start, end, BLOCK):
             try:
-                block = self._system.cat_file(path, place, min(place + BLOCK, file.size))
+                block = self._system.cat_file(path, place, min(place + BLOCK, end), **exact)
             except (PermissionError, ValueError) as error:
                 raise _refused(file.url, _named(error)) from None
             except Exception as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import ImageLocation
+from kdkit.plugins.readers.cells import cell_of
 from kdkit.plugins.readers.forks import start_anew
 from kdkit.plugins.readers.parquet_files import binary_leaf, open_parquet
 
@@ -48,11 +49,7 @@ class ParquetReader:
         Raises:
             KdkitError: the file, the column or the row does not exist.
         """
-        match location.at:
-            case (str(column), int(row)) if row >= 0:
-                pass
-            case _:
-                raise _no_image(location, "at is not a column and a row")
+        column, row = cell_of(location, _no_image)
         with self._lock:
             group, first = self._group(location, column, row)
             value = group[row - first].as_py()

@@ -49,6 +49,8 @@ INPUTS = {
 
 REMOTE = {"parquet": ".parquet", "hf-dataset": ".parquet", "webdataset": ".tar"}
 """Source -> ending of its files behind a URL."""
+PARTS = dict.fromkeys(("parquet", "hf-dataset"), "kdkit.plugins.readers.parquet_parts:image_parts")
+"""Source -> the function that names the parts of a file with images."""
 
 
 @hookimpl
@@ -61,6 +63,7 @@ def kdkit_sources() -> list[SourceSpec]:
             recognizer=_recognizer(name),
             remote_ending=REMOTE.get(name, ""),
             remote_pinned=name == "hf-dataset",
+            image_parts=PARTS.get(name, ""),
             inputs=f"{__name__}.inputs:{INPUTS[name]}",
         )
         for name, factory, summary in SOURCES

@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Skipped
+from kdkit.core.contracts import IMAGE_CAPTIONS, Sample, Skipped
+from kdkit.plugins.sources.fields import Fractions
 from kdkit.plugins.sources.records import json_object, text_of
 from kdkit.plugins.sources.rows import RowReader
 
+PLACE = "__place__"
+"""Field of a row: the number of its caption, and how many its image has."""
 
+
+@dataclass(frozen=True)
 class CocoCaptions(RowReader):
-    """A sample per caption. The captions of an image are one group, unless images have a ``group`` of their own."""
+    """A sample per caption. The captions of an image are one group, unless images have a ``group`` of their own.
+
+    Attributes:
+        captions: ``all`` captions of an image are read in each pass over the data, or ``one`` of them; calibration and
+            test then have the first one alone, as with the source ``pmc-jsonl``.
+    """
+
+    captions: Literal["all", "one"] = "all"
 
     def rows(self) -> Iterator[tuple[str, Mapping[str, Any] | Skipped]]:
+        """(file and annotation, row) pairs; with ``captions: one`` the captions of an image are together."""
+        if self.captions == "all":
+            yield from self._annotated()
+            return
+        found = list(self._annotated())
+        yield from (one for one in found if isinstance(one[1], Skipped))
+        images: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+        for where, row in found:
+            if not isinstance(row, Skipped):
+                images.setdefault(row["image"], []).append((where, row))
+        for rows in images.values():
+            for number, (where, row) in enumerate(rows, start=1):
+                yield where, {**row, PLACE: (number, len(rows))}
+
+    def _sample_or_skipped(
+        self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None
+    ) -> Sample | Skipped:
+        sample, (number, count) = self._sample(row, where, root, fractions), row.get(PLACE, (1, 1))
+        if count == 1:
+            return sample
+        if sample.split != "train":
+            what = "further captions of calibration and test images"
+            return sample if number == 1 else Skipped(what, where, level="note")
+        return replace(sample, extra={IMAGE_CAPTIONS: count, **sample.extra})
+
+    def _annotated(self) -> Iterator[tuple[str, Mapping[str, Any] | Skipped]]:
         """(file and annotation, row) pairs in the order of the annotations; a row has the fields of its image too."""
         record = json_object(self.location)
         images: dict[str, Mapping[str, Any]] = {}

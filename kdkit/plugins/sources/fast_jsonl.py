@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import re
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.sources.csv_blocks import is_plain_utf8, places_of
 from kdkit.plugins.sources.fast_columns import FIELDS, ColumnReader, Unusual, can_read
+from kdkit.plugins.sources.records import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,13 +76,13 @@ def _batches(manifest: RowReader, reader: ColumnReader, lines: NDArray[np.int64]
         Unusual: a row that only the other reader understands.
     """
     import pyarrow as pa
-    from pyarrow import json
+    from pyarrow import json as arrow_json
 
     names = sorted(set(reader.columns.values()))
-    table = json.read_json(
+    table = arrow_json.read_json(
         str(manifest.location),
-        json.ReadOptions(use_threads=False, block_size=BLOCK),
-        json.ParseOptions(
+        arrow_json.ReadOptions(use_threads=False, block_size=BLOCK),
+        arrow_json.ParseOptions(
             explicit_schema=pa.schema([(name, pa.string()) for name in names]),
             newlines_in_values=False,
             unexpected_field_behavior="ignore",
@@ -98,3 +100,30 @@ def _batches(manifest: RowReader, reader: ColumnReader, lines: NDArray[np.int64]
         found.append(reader.batch(columns, manifest.location, place))
         start += batch.num_rows
     return found
+
+
+def refuse_odd_value(manifest: RowReader) -> None:
+    """Look at the first record where a field seems to be a fraction, true or false: the other reader comes to it late.
+
+    Raises:
+        KdkitError: with ``file:line``; that record is wrong.
+    """
+    names = b"|".join(re.escape(json.dumps(name).encode()) for name in manifest.field_columns())
+    odd = re.compile(rb"(?:" + names + rb")\s*:\s*(?:-?\d+[.eE]|true|false|NaN|-?Infinity)")
+    if manifest.location.stat().st_size == 0:
+        return
+    with (
+        open(manifest.location, "rb") as handle,
+        mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        if (found := odd.search(content)) is None:
+            return
+        start = content.rfind(b"\n", 0, found.start()) + 1
+        end = content.find(b"\n", found.start())
+        line, number = content[start : end if end >= 0 else len(content)], content[:start].count(b"\n") + 1
+    try:
+        row = parse_json(line.decode())
+    except (ValueError, RecursionError):
+        return  # the other reader says so
+    if isinstance(row, dict):
+        manifest.require_texts(row, f"{manifest.location}:{number}")

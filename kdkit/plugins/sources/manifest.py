@@ -12,7 +12,7 @@ from typing import Any
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.sources.fast_csv import read_columns
-from kdkit.plugins.sources.fast_jsonl import read_jsonl_columns
+from kdkit.plugins.sources.fast_jsonl import read_jsonl_columns, refuse_odd_value
 from kdkit.plugins.sources.records import jsonl_rows, read_text
 from kdkit.plugins.sources.rows import RowReader
 
@@ -79,8 +79,11 @@ class JsonlManifest(RowReader):
     def __iter__(self) -> Iterator[Any]:
         """Batches of samples where the file is as usual, else the samples one by one."""
         self.require_location()
-        batches = read_jsonl_columns(self)
-        yield from super().__iter__() if batches is None else batches
+        if (batches := read_jsonl_columns(self)) is not None:
+            yield from batches
+            return
+        refuse_odd_value(self)
+        yield from super().__iter__()
 
     def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """(``file:line``, row) pairs."""

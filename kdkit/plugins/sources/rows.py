@@ -214,6 +214,18 @@ class RowReader:
                 found[name] = value.strip() if isinstance(value, str) else value
         return found
 
+    def field_columns(self) -> list[str]:
+        """The columns that hold the texts of a sample."""
+        return [self.columns.get(name, name) for name in ("id", "text", "domain", "label", "split", "group")]
+
+    def require_texts(self, row: Mapping[str, Any], where: str) -> None:
+        """Raises: KdkitError when a field of a row is neither a text nor a whole number; lists may be findings."""
+        for name in ("id", "text", "domain", "label", "split", "group"):
+            value = row.get(self.columns.get(name, name))
+            unread = name in self.constants or (name == "text" and self.caption is not None)
+            if not unread and not isinstance(value, list):
+                _text(value, name, where)
+
     def _has_no_id(self, row: Mapping[str, Any]) -> bool:
         return "id" not in self.columns and "id" not in row
 

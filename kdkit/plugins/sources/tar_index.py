@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ class Shard:
     samples: dict[str, ShardSample] = field(default_factory=dict)
     others: dict[str, tuple[str, int]] = field(default_factory=dict)
     broken: str = ""
+
+    @cached_property
+    def images(self) -> dict[str, tuple[str, int, int]]:
+        """Name of a member -> name, offset and size, of all images."""
+        return {found[0]: found for sample in self.samples.values() for found in sample.images.values()}
 
 
 def read_shard(path: Path, cache_folder: Path | None) -> Shard:

@@ -40,7 +40,7 @@ class WebDataset(ShardedRows):
             shard = read_shard(path, self.cache_folder)
             for skipped in self._left_out(path, shard):
                 yield skipped.where, skipped
-            for key, sample in shard.samples.items():
+            for key in shard.samples:
                 where = f"{path}[{key}]"
                 if not self.shard_ids and seen.setdefault(key, path) != path:
                     raise KdkitError(
@@ -51,7 +51,7 @@ class WebDataset(ShardedRows):
                         fix="set shard_ids: true, which puts the name of the shard before each id",
                     )
                 try:
-                    yield where, self._row(path, key, sample, where)
+                    yield where, self._row(path, key, shard, where)
                 except KdkitError as error:
                     if not self.skip_broken:
                         raise
@@ -76,15 +76,15 @@ class WebDataset(ShardedRows):
             for _ in range(count):
                 yield Skipped(kind, f"{path}[{first}]", level="warning" if lost else "note")
 
-    def _row(self, path: Path, key: str, sample: ShardSample, where: str) -> dict[str, Any]:
+    def _row(self, path: Path, key: str, shard: Shard, where: str) -> dict[str, Any]:
         """The fields of a sample.
 
         Raises:
             KdkitError: a member occurs twice, is no text, or the image is missing or one of several.
         """
+        sample = shard.samples[key]
         if sample.twice:
             raise _broken(f"two members with the ending .{sample.twice}", where, "keep one of them")
-        name, offset, size = self._member(sample, where)
         texts = sample.texts
         for ending, text in texts.items():
             try:
@@ -92,6 +92,7 @@ class WebDataset(ShardedRows):
             except UnicodeEncodeError:
                 raise _broken(f"the .{ending} is not UTF-8 text", where, "write it again as UTF-8") from None
         row = _fields(texts["json"], where) if "json" in texts else {}
+        name, offset, size = self._member(sample, shard, row.get("image"), where)
         if "txt" in texts:
             row["text"] = texts["txt"]
         if "cls" in texts:
@@ -108,7 +109,10 @@ class WebDataset(ShardedRows):
             raise _broken("a sample without a text", where, fix, f"fields: {fields or 'none'}")
         return super()._required(row, name, where)
 
-    def _member(self, sample: ShardSample, where: str) -> tuple[str, int, int]:
+    def _member(self, sample: ShardSample, shard: Shard, named: object, where: str) -> tuple[str, int, int]:
+        """The image of a sample: its own, or the one that its ``.json`` names in the same shard."""
+        if not sample.images and isinstance(named, str) and named in shard.images:
+            return shard.images[named]
         if self.image is not None and self.image in sample.images:
             return sample.images[self.image]
         if self.image is None and len(sample.images) == 1:

@@ -39,6 +39,23 @@ def test_a_caption_is_a_sample(tmp_path: Path) -> None:
     ]
 
 
+def test_one_caption_of_an_image_in_a_pass(tmp_path: Path) -> None:
+    """Annotations of an image may be apart; two of its three captions are told where the image is held out."""
+    annotations = [{"id": 10 + n, "image_id": n % 2, "caption": f"caption {n}"} for n in range(6)]
+    images = [{**image, "split": split} for image, split in zip(COCO["images"], ("train", "test"), strict=False)]
+    path = write(tmp_path / "a.json", images=images, annotations=annotations)
+    options = {"columns": {"domain": "modality"}, "captions": "one"}
+    found = read_all("coco-captions", path, **options)
+    samples = [one for one in found if isinstance(one, Sample)]
+    assert [(one.id, one.extra.get("image_captions")) for one in samples] == [
+        ("0-10", 3), ("0-12", 3), ("0-14", 3), ("1-11", None)
+    ]  # fmt: skip
+    assert [(one.what, one.level) for one in found if isinstance(one, Skipped)] == [
+        ("further captions of calibration and test images", "note")
+    ] * 2
+    assert len(read("coco-captions", path, columns={"domain": "modality"})) == 6
+
+
 def test_images_may_have_groups_of_their_own(tmp_path: Path) -> None:
     images = [{**image, "group": "patient"} for image in COCO["images"]]
     found = read("coco-captions", write(tmp_path / "a.json", images=images), **OPTIONS)

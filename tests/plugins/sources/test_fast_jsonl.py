@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdkit.plugins.sources.fast_jsonl import read_jsonl_columns
+from kdkit.plugins.sources.fast_jsonl import read_jsonl_columns, refuse_odd_value
 from kdkit.plugins.sources.manifest import JsonlManifest
+from tests.errors import raises_error
 from tests.plugins.sources.readers_agree import by_columns, by_rows
 
 ROW = {"id": "a", "image": "a.png", "text": "t", "domain": "ct", "split": "train", "label": "x", "group": "p"}
@@ -77,3 +78,22 @@ def test_usual_files_are_read_by_columns(tmp_path: Path, fast: bool) -> None:
 )
 def test_odd_files_are_read_by_rows(tmp_path: Path, text: str) -> None:
     assert read_jsonl_columns(written(tmp_path, text)) is None
+
+
+@pytest.mark.parametrize("value", ["1.5", "true", "-Infinity"])
+def test_a_field_that_is_no_text_is_told_before_the_rows_are_read(tmp_path: Path, value: str) -> None:
+    lines = [json.dumps({**ROW, "id": f"s{n}", "other": {"label": 1.5}}) for n in range(5)]
+    lines[3] = json.dumps({**ROW, "id": "s3"}).replace('"label": "x"', f'"label" : {value}')
+    lines[0] = lines[0].replace('{"label": 1.5}', "1")
+    lines[1] = lines[2] = json.dumps({**ROW, "id": "s1"})  # the same id twice is no matter of the reader
+    reader = written(tmp_path, "\n".join(lines))
+    with raises_error("KD-SRC-049", where=f"{reader.location}:4"):
+        refuse_odd_value(reader)
+    with raises_error("KD-SRC-049", where=f"{reader.location}:4"):
+        next(iter(reader))
+
+
+def test_numbers_elsewhere_are_no_fields(tmp_path: Path) -> None:
+    refuse_odd_value(written(tmp_path, json.dumps({**ROW, "extra": {"label": 1.5}})))
+    refuse_odd_value(written(tmp_path, json.dumps({**ROW, "text": 1.5}), caption="a {domain}"))
+    refuse_odd_value(written(tmp_path, ""))

@@ -243,3 +243,14 @@ def test_headers_that_call_one_another_are_damage(tmp_path: Path, kind: bytes) -
     (tmp_path / "0.tar").write_bytes(block * 2000 + bytes(1024))
     with raises_error("KD-SRC-091"):
         read("webdataset", tmp_path / "0.tar")
+
+
+def test_a_sample_may_name_the_image_of_another_one(tmp_path: Path) -> None:
+    """Captions of one image share it, as ``kdkit data shards`` writes them."""
+    second = {"b.txt": b"again", "b.json": json.dumps({**FIELDS, "image": "a.png"}).encode()}
+    path = write_tar(tmp_path / "0.tar", {**sample("a", 0, **FIELDS), **second})
+    first, other = read("webdataset", path)
+    assert (other.id, other.text, other.image) == ("b", "again", first.image)
+    second["b.json"] = json.dumps({**FIELDS, "image": "c.png"}).encode()
+    with raises_error("KD-SRC-092"):
+        read("webdataset", write_tar(path, {**sample("a", 0, **FIELDS), **second}))

@@ -1,0 +1,109 @@
+"""What ``kdkit data shards`` is asked for, and which data entry is meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.contracts import SPLITS
+from kdkit.core.project.project import Project
+
+READS = "webdataset"
+"""The source that reads the shards."""
+KEPT = ("frame", "max_pixels", "jpeg_min_side", "skip_unreadable", "verify")
+"""Options of a data entry that hold for the shards too; all others have done their work when rows are written."""
+
+
+@dataclass(frozen=True)
+class ShardRequest:
+    """Options of the command.
+
+    Attributes:
+        entry: path of the data entry as in registry.yaml, or its number from 1; empty for the only one.
+        to: the folder of the shards.
+        splits: only samples of these; empty for all.
+        rows_per_shard, shard_mb: a shard ends before it has more samples, or more megabytes; one sample always fits.
+        shuffle: seed of a fixed random order; None keeps the order of the source.
+        png: write images that are no image files, such as DICOM, as PNG of their pixels.
+        skip_unreadable: leave out rows without an image file, and tell them, instead of stopping.
+        replace: write the entry of the shards into registry.yaml, in place of the entry that was read.
+
+    Raises:
+        KdkitError: a value is wrong.
+    """
+
+    to: Path
+    entry: str = ""
+    splits: tuple[str, ...] = ()
+    rows_per_shard: int = 10_000
+    shard_mb: int = 500
+    shuffle: int | None = None
+    png: bool = False
+    skip_unreadable: bool = False
+    replace: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.splits:
+            if name not in SPLITS:
+                raise _wrong("--split", f"'{name}' is no split", did_you_mean(name, SPLITS) or ", ".join(SPLITS))
+        if self.rows_per_shard < 1 or self.shard_mb < 1:
+            raise _wrong("--rows-per-shard, --shard-mb", "a shard holds at least one", "give numbers of at least 1")
+        if self.replace and (self.splits or self.shuffle is not None):
+            why = "the project would lose samples" if self.splits else "another order of the samples trains otherwise"
+            raise _wrong("--replace", f"not with --split or --shuffle: {why}", "write the entry into registry.yaml")
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the bytes of the shards, beside the data."""
+        return {
+            "splits": [name for name in SPLITS if name in self.splits or not self.splits],
+            "rows_per_shard": self.rows_per_shard,
+            "shard_mb": self.shard_mb,
+            "shuffle": self.shuffle,
+            "png": self.png,
+        }
+
+
+def find_entry(project: Project, named: str) -> int:
+    """The number of a data entry, from 0.
+
+    Raises:
+        KdkitError: there is none of this name, or several.
+    """
+    paths = [entry.path for entry in project.registry.data]
+    found = [number for number, path in enumerate(paths) if not named or path == named]
+    if not found and named.isdecimal() and 0 < int(named) <= len(paths):
+        return int(named) - 1
+    if len(found) == 1:
+        return found[0]
+    raise KdkitError(
+        "KD-DATA-512",
+        f"no data entry '{named}'" if not found else "several data entries are meant",
+        where=str(project.registry_path),
+        why="; ".join(f"{number}: {path}" for number, path in enumerate(paths, start=1)) or "it has no data entry",
+        fix="name one by its path or its number",
+    )
+
+
+def entry_of(project: Project, number: int, to: str) -> dict[str, Any]:
+    """The data entry that reads the shards instead of the entry ``number``."""
+    old = project.registry.data[number]
+    found: dict[str, Any] = {"source": READS, "path": to}
+    if old.license is not None:
+        found["license"] = old.license
+    kept: Mapping[str, Any] = {name: old.options[name] for name in KEPT if name in old.options}
+    return {**found, "options": dict(kept)} if kept else found
+
+
+def described(project: Project, number: int) -> dict[str, Any]:
+    """The data entry ``number`` as plain data."""
+    old = project.registry.data[number]
+    plain = {"source": old.source, "path": old.path, "license": old.license, "options": dict(old.options)}
+    return dict(json.loads(json.dumps(plain, default=str)))
+
+
+def _wrong(where: str, what: str, fix: str) -> KdkitError:
+    return KdkitError("KD-DATA-513", what, where=where, fix=fix)
