@@ -58,10 +58,13 @@ class Server(BaseHTTPRequestHandler):
             content, status = b"", 404
         else:
             status = 206 if wanted and kind.ranges else 200
-            etag = hashlib.sha256(content).hexdigest()
-            if status == 206:
-                content = content[int(wanted[len("bytes=") : -1]) :] if wanted else content
+            etag, whole = hashlib.sha256(content).hexdigest(), len(content)
+            if wanted and status == 206:
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                content = content[int(first) : int(last) + 1 if last else None]
         self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(content) - 1}/{whole}")
         if status < 300:
             self.send_header("ETag", etag)
         self.send_header("Content-Length", str(len(content)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from kdkit.core.contracts import ImageLocation
 from kdkit.core.data.locations import read_content
@@ -17,7 +18,10 @@ def test_each_group_has_a_part_and_the_rest_lists_the_rows(tmp_path: Path) -> No
     from pyarrow import parquet
 
     pngs = [png(n) for n in range(5)]
-    columns = {"text": ["a", "b", "c", "d", "e"], "image": [{"bytes": one, "path": "x.png"} for one in pngs]}
+    columns: dict[str, Any] = {
+        "text": ["a", "b", "c", "d", "e"],
+        "image": [{"bytes": one, "path": "x.png"} for one in pngs],
+    }
     whole = write_parquet(tmp_path / "a.parquet", columns, row_group=2).read_bytes()
     parts = image_parts(io.BytesIO(whole))
     assert [(part.column, part.first, part.stop) for part in parts] == [
