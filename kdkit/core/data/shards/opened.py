@@ -235,7 +235,8 @@ def _require_outside(to: Path, data: Path) -> None:
     """Raises: KdkitError when the shards would become part of the data that they are made of."""
     if Path(os.path.realpath(to)).is_relative_to(os.path.realpath(data)):
         fix = "name a folder outside of it by --to"
-        raise KdkitError("KD-SRC-513", "shards would be written into the data themselves", where=str(to), fix=fix)
+        raise KdkitError("KD-SRC-513", "shards would be written into the data themselves", where=str(to),
+                         why=f"the data entry reads {data}", fix=fix)  # fmt: skip
 
 
 def _cannot_hold(where: str, what: str, fix: str) -> KdkitError:

@@ -290,7 +290,7 @@ class Stalls(Faults):
                 self.left -= 1
                 stalled = self.left < 0
             if stalled:
-                self.end.wait(60)
+                self.end.wait(600)
         return super().take(request)
 
 
@@ -340,7 +340,7 @@ def test_a_data_set_of_the_hub_is_streamed_and_continued_after_a_kill(kdkit_cli:
             process = kdkit_cli.start(*command, "killed-shards", "-C", "killed", env=environment, out=log, err=log)
             wait_for_shards(folder / "killed-shards", 3)
             os.kill(process.pid, signal.SIGKILL)
-            process.wait(30)
+            process.wait(300)
         hub.faults.end.set()
         hub.faults = Faults()
         begun = len(hub.requests)
@@ -369,7 +369,7 @@ def asked_for(hub: LocalHub) -> int:
 
 def wait_for_shards(folder: Path, count: int) -> None:
     """Until the manifest names so many; it will, because all that they need is answered."""
-    for _ in range(3000):
+    for _ in range(30_000):
         path = folder / "shards.json"
         if path.is_file() and len(json.loads(path.read_bytes())["shards"]) == count:
             return
