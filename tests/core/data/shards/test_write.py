@@ -335,7 +335,7 @@ def test_a_data_set_of_the_hub_is_streamed_and_continued_after_a_kill(kdkit_cli:
         (here,) = (folder / "killed" / ".kdkit").rglob("train-00000-of-00002.parquet")
         assert here.stat().st_blocks * 512 < here.stat().st_size / 2  # without its images
 
-        hub.faults = Stalls(after=7)  # groups of two rows: the third shard is whole then
+        hub.faults = Stalls(after=10)  # of 12 groups; as three are fetched ahead, the first seven are among them
         with open(folder / "log", "w+", encoding="utf-8") as log:
             process = kdkit_cli.start(*command, "killed-shards", "-C", "killed", env=environment, out=log, err=log)
             wait_for_shards(folder / "killed-shards", 3)
@@ -343,11 +343,13 @@ def test_a_data_set_of_the_hub_is_streamed_and_continued_after_a_kill(kdkit_cli:
             process.wait(300)
         hub.faults.end.set()
         hub.faults = Faults()
+        kept = len(json.loads((folder / "killed-shards" / "shards.json").read_bytes())["shards"])
+        assert 3 <= kept < 6
         begun = len(hub.requests)
         done = kdkit_cli(*command, "killed-shards", "-C", "killed", "--replace", env=environment)
         assert done.code == 0, done.stderr
-        assert "continuing after 3 shards, 12 of 24 samples" in done.stderr
-        assert sum("/resolve/" in one.line for one in hub.requests[begun:]) == 6  # the other half of the groups
+        assert f"continuing after {kept} shards, {4 * kept} of 24 samples" in done.stderr
+        assert sum("/resolve/" in one.line for one in hub.requests[begun:]) == 12 - 2 * kept  # the other groups alone
         whole, killed = tree(folder / "whole-shards"), tree(folder / "killed-shards")
         assert len(whole) == 6 + 1
         assert whole == killed
@@ -368,10 +370,10 @@ def asked_for(hub: LocalHub) -> int:
 
 
 def wait_for_shards(folder: Path, count: int) -> None:
-    """Until the manifest names so many; it will, because all that they need is answered."""
+    """Until the manifest names at least so many; it will, because all that they need is answered."""
     for _ in range(30_000):
         path = folder / "shards.json"
-        if path.is_file() and len(json.loads(path.read_bytes())["shards"]) == count:
+        if path.is_file() and len(json.loads(path.read_bytes())["shards"]) >= count:
             return
         time.sleep(0.02)
     raise AssertionError(sorted(folder.glob("*")))
