@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kdkit.plugins.students.clinkd.folder import SAVED, Saved, read_files, read_
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import Sizes, random_network, read_network
 from kdkit.plugins.students.clinkd.origin import ORIGIN, Base, Origin
+from kdkit.plugins.students.clinkd.quantized import with_values_of
 from kdkit.plugins.students.clinkd.rotary import complete
 from kdkit.plugins.students.clinkd.settings import WHERE, Choice, Settings
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
@@ -69,13 +71,18 @@ def create_student(
 
 
 def load_student(
-    folder: Path, *, rope: str | Mapping[str, Any] | None = None, families: Mapping[str, FamilySpec] = FAMILIES
+    folder: Path,
+    *,
+    rope: str | Mapping[str, Any] | None = None,
+    families: Mapping[str, FamilySpec] = FAMILIES,
+    dequantized: bool = False,
 ) -> ClinkdStudent:
     """A saved student in eval mode. Also loads a plain model folder.
 
     Args:
         rope: the expected variant, if any.
         families: as of :func:`create_student`.
+        dequantized: write the values of 4-bit weights into whole ones, with which adapters can be merged.
 
     Raises:
         KdkitError: another variant than ``rope``; missing or damaged files.
@@ -95,7 +102,11 @@ def load_student(
     elif init is not None:
         init = str(folder)
     origin = Origin(None if sizes is None else Sizes.of(sizes), init, base)
-    network = read_network(weights, settings.dtype, settings.attn_implementation, families=families)
+    quantize = None if settings.lora is None else settings.lora.quantize
+    read = partial(read_network, weights, settings.dtype, settings.attn_implementation, families=families)
+    network = read(quantize=quantize)
+    if quantize is not None and dequantized:
+        network = with_values_of(read(), network)
     family = families[network.config.model_type]
     if settings.lora is not None:
         peft = import_peft()
@@ -128,8 +139,14 @@ def _from_folder(
     """A new student that starts from the whole weights in ``folder``."""
     saved = Saved.read(folder)
     settings = Settings.of(given if saved is None else _continued(folder, saved, given))
+    lora = settings.lora
     network = read_network(
-        folder, settings.dtype, settings.attn_implementation, whole=settings.lora is None, families=families
+        folder,
+        settings.dtype,
+        settings.attn_implementation,
+        whole=lora is None,
+        quantize=None if lora is None else lora.quantize,
+        families=families,
     )
     family = families[network.config.model_type]
     if settings.lora is not None:

@@ -13,6 +13,7 @@ from kdkit.plugins.loaders.hugging_face import without_bars
 from kdkit.plugins.loaders.own_files import require_own_files
 from kdkit.plugins.students.clinkd.families.known import FAMILIES, find_family
 from kdkit.plugins.students.clinkd.families.spec import FamilySpec
+from kdkit.plugins.students.clinkd.quantized import quantization, require_quantized
 from kdkit.plugins.students.clinkd.settings import WHERE
 from kdkit.plugins.students.clinkd.tokens import IMAGE, IMAGE_END, IMAGE_START
 
@@ -132,6 +133,7 @@ def read_network(
     attention: str | None = None,
     *,
     whole: bool = False,
+    quantize: str | None = None,
     families: Mapping[str, FamilySpec] = FAMILIES,
 ) -> Any:
     """The model in ``folder``, from safetensors, without network and without running code of the folder.
@@ -139,6 +141,7 @@ def read_network(
     Args:
         attention: ``attn_implementation`` of transformers.
         whole: whether all weights are to be trained.
+        quantize: 4-bit weights for the language tower, ``nf4`` or ``fp4``; see :mod:`quantized`.
         families: that can be read.
 
     Raises:
@@ -157,7 +160,7 @@ def read_network(
             fix="name the folder of a transformers model",
         )
     require_own_files(folder)
-    find_family(folder, families)
+    family = find_family(folder, families)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises nearly anything for a broken file
@@ -171,6 +174,10 @@ def read_network(
     require_readable(folder)
     if whole:
         _require_unquantized(config, folder)
+    chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    if quantize is not None:
+        _require_unquantized(config, folder)
+        chosen["quantization_config"] = quantization(quantize, family, dtype)
     with torch.random.fork_rng(devices=[]), without_bars():
         try:
             model, info = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -180,7 +187,7 @@ def read_network(
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
-                **({} if attention is None else {"attn_implementation": attention}),
+                **chosen,
             )
         except ImportError as error:
             raise _unsupported(str(folder), error) from error
@@ -201,6 +208,8 @@ def read_network(
             why=", ".join(wrong[:3]),
             fix="take all files of the model folder from the same model",
         )
+    if quantize is not None:
+        require_quantized(model, family, str(folder))
     return model
 
 

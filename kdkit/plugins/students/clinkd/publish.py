@@ -21,6 +21,7 @@ from kdkit.plugins.students.clinkd.families.spec import FamilySpec
 from kdkit.plugins.students.clinkd.folder import SAVED, TURNS, Saved, read_images, write_json
 from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.origin import Base
+from kdkit.plugins.students.clinkd.quantized import whole_layers
 from kdkit.plugins.students.clinkd.settings import Choice, Settings
 from kdkit.plugins.students.clinkd.tokens import Tokens
 
@@ -34,6 +35,9 @@ _LEFT_OUT = ("README.md", "chat_template.json", "kdkit.json")
 """PEFT's card, an old file of chat templates, the record of an earlier release."""
 _OF_A_MACHINE = ("_name_or_path", "name_or_path", "auto_map", "chat_template")
 """Config keys with a local path, remote code, or a copy of another file."""
+_DEQUANTIZED = (
+    "Its adapters were trained over 4-bit weights. These are the weights of their values, not those of the base model."
+)
 _ADAPTERS, _MODEL = "adapter_config.json", "config.json"
 
 _PROBE = """
@@ -122,9 +126,12 @@ def publish(
         names=names,
         lines={library: _lines(name, settings, base, family, attached=attached)},
         probes={library: _PROBE},
-        distributions=tuple(dict.fromkeys(("torch", "transformers", library, *needs))),
+        distributions=tuple(dict.fromkeys(("torch", "transformers", library, *_quantizer(settings), *needs))),
         needs=needs,
-        notes=tuple(_notes(settings, images, attached=attached, merged=merged and saved.base is not None)),
+        notes=(
+            *_notes(settings, images, attached=attached, merged=merged and saved.base is not None),
+            *([_DEQUANTIZED] if merged and _quantizer(saved.settings) else []),
+        ),
         base=base,
     )
 
@@ -175,10 +182,10 @@ def _pin(to: Path, saved: Saved, base: PinnedBase) -> None:
 
 
 def _save_merged(folder: Path, to: Path, families: Mapping[str, FamilySpec]) -> None:
-    """Save the student with its adapters merged."""
+    """Save the student with its adapters merged; 4-bit weights below them become whole ones of the same values."""
     from kdkit.plugins.students.clinkd.create import load_student
 
-    student = load_student(folder, families=families)
+    student = load_student(folder, families=families, dequantized=True)
     student.network = student.network.merge_and_unload()
     student.settings = replace(student.settings, lora=None)
     student.save(to)
@@ -214,6 +221,11 @@ def _is_own(settings: Settings, model: Mapping[str, Any], family: FamilySpec) ->
     return settings.vision_rope is None and settings.rope == own
 
 
+def _quantizer(settings: Settings) -> tuple[str, ...]:
+    """The distribution that makes the 4-bit weights below adapters."""
+    return ("bitsandbytes",) if settings.lora is not None and settings.lora.quantize is not None else ()
+
+
 def _needs(settings: Settings) -> tuple[str, ...]:
     """kdkit, and the distributions of variants that name their provider."""
     names = [choice.name for choice in (settings.rope, settings.vision_rope) if choice is not None]
@@ -227,12 +239,15 @@ def _lines(name: str, settings: Settings, base: PinnedBase | None, family: Famil
     if base is not None:
         at = f'    "{base.repository}", revision="{base.commit}", dtype="{settings.dtype}"'
         weights = ["model = AutoModelForImageTextToText.from_pretrained(", at, ")"]
+        if _quantizer(settings):
+            weights = [*_four_bit(settings, family), *weights[:1], f"{at}, quantization_config=four_bit", ")"]
+    quantizing = "BitsAndBytesConfig, " if base is not None and _quantizer(settings) else ""
     resizer = "AutoImageProcessor, " if family.reader == "chatml" else ""
     lines = [
         *((f"# pip install {' '.join(_needs(settings))}",) if attached else ()),
         *(("from peft import PeftModel",) if base is not None else ()),
         "from PIL import Image",
-        f"from transformers import {resizer}AutoModelForImageTextToText, AutoProcessor, GenerationConfig",
+        f"from transformers import {resizer}AutoModelForImageTextToText, AutoProcessor, {quantizing}GenerationConfig",
         *(("", "from kdkit.plugins.students.clinkd.attach import attach_saved") if attached else ()),
         "",
         *weights,
@@ -244,6 +259,19 @@ def _lines(name: str, settings: Settings, base: PinnedBase | None, family: Famil
     return "\n".join(lines) + _ASK.format(
         name=quoted, question=question, longest=settings.max_answer, resizing=resizing
     )
+
+
+def _four_bit(settings: Settings, family: FamilySpec) -> list[str]:
+    """The lines that quantize the base as in training."""
+    assert settings.lora is not None
+    lines = [
+        "load_in_4bit=True",
+        f'bnb_4bit_quant_type="{settings.lora.quantize}"',
+        f'bnb_4bit_compute_dtype="{settings.dtype}"',
+        "bnb_4bit_use_double_quant=True",
+        f"llm_int8_skip_modules={json.dumps(whole_layers(family))}",
+    ]
+    return ["four_bit = BitsAndBytesConfig(", *(f"    {line}," for line in lines), ")"]
 
 
 def _notes(settings: Settings, images: ImageSettings | None, *, attached: bool, merged: bool) -> list[str]:

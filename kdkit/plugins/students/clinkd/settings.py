@@ -14,6 +14,8 @@ WHERE = "student.config"
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
 """Implementations of attention that transformers has; those after the second need a GPU."""
 TOWERS = ("language", "vision", "projector")
+FOUR_BIT = ("nf4", "fp4")
+"""Kinds of 4-bit weights of bitsandbytes."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Lora:
         r: rank; ``alpha``: the update is scaled by alpha / r; ``dropout``: of the adapters' input, in [0, 1).
         targets: names of linear layers of the language tower.
         towers: where adapters are: ``language``; ``vision`` and ``projector``, in all of their linear layers.
+        quantize: 4-bit weights of the language tower below the adapters, ``nf4`` or ``fp4``; None for whole weights.
     """
 
     r: int = 16
@@ -58,6 +61,7 @@ class Lora:
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     towers: tuple[str, ...] = ("language",)
+    quantize: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +143,14 @@ class Settings:
                 f"unknown tower '{unknown[0]}'",
                 where=f"{WHERE}.lora.towers",
                 fix=did_you_mean(unknown[0], TOWERS),
+            )
+        quantize = None if settings.lora is None else settings.lora.quantize
+        if quantize is not None and quantize not in FOUR_BIT:
+            raise KdkitError(
+                "KD-STUD-553",
+                f"unknown 4-bit weights '{quantize}'",
+                where=f"{WHERE}.lora.quantize",
+                fix=did_you_mean(quantize, FOUR_BIT),
             )
         if settings.lora is not None and (settings.lora.r < 1 or not settings.lora.targets or not towers):
             raise KdkitError(

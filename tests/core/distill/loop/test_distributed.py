@@ -29,6 +29,7 @@ from kdkit.plugins.losses.crd import RelationalDistillation
 from kdkit.plugins.losses.fd import FeatureDistillation
 from kdkit.plugins.losses.icl import InteractiveContrast
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation
+from kdkit.plugins.losses.tokens.together import TokenSum, together
 from kdkit.plugins.losses.vkd import AnswerOrthogonalDistillation
 from tests.core.distill.model.test_task import SETTINGS
 from tests.ranks import run_ranks
@@ -68,19 +69,19 @@ class Counted(AnswerCrossEntropy):
 
     seen = 0
 
-    def forward(self, batch: LossInput) -> Tensor:
+    def token_sum(self, batch: LossInput) -> TokenSum | None:
         self.seen = len(batch.student["answer_ids"])
         assert {len(view.weight) for view in batch.teachers} == {len(batch.domain)} == {self.seen}
-        return super().forward(batch)
+        return super().token_sum(batch)
 
 
 def make_task() -> DistillTask:
     torch.manual_seed(0)
     terms = [
-        Term("ce", 0.5, Counted(), per_sample=True),
-        Term("kd", 2.0, TokenDistillation(), per_sample=True),
+        Term("ce", 0.5, Counted(), per_sample=True, together=together),
+        Term("kd", 2.0, TokenDistillation(), per_sample=True, together=together),
         Term("states", 1.5, AnswerOrthogonalDistillation(), per_sample=True),
-        Term("keep", 1.0, TokenDistillation(divergence="jsd"), previous=True, per_sample=True),
+        Term("keep", 1.0, TokenDistillation(divergence="jsd"), previous=True, per_sample=True, together=together),
         Term("spread", 0.3, Spread()),
     ]
     heads = make_heads({HIDDEN: WIDTH}, {HIDDEN: WIDTH + 2}, shared_towers=False, orthogonal=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kdkit.core.contracts import LossInput
 from kdkit.core.distill.model.micro_batches import MicroBatches
+from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy
 from kdkit.plugins.students.clinkd.packing import Packed, pack_rows
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 from tests.errors import raises_error
@@ -74,6 +77,22 @@ def test_packed_is_separate_with_every_kind_of_positions(rope: str, attention: s
     assert_equal([hidden.detach(), *gradients], separate, 1e-5)
 
 
+def test_losses_of_parts_are_those_of_the_batch(tmp_path: Path) -> None:
+    """Answers of different lengths in micro-batches of one: a mean over all tokens, not a mean of means."""
+    student = make()
+    student.base.double()
+    inputs = stacked(student, samples(tmp_path))
+    assert len(set((inputs["answer_ids"] >= 0).sum(1).tolist())) == 3
+    found = []
+    for size in (None, 1):
+        student.zero_grad()
+        outputs = MicroBatches(size).forward(student, inputs)
+        loss = AnswerCrossEntropy()(LossInput(outputs, (), torch.zeros(3, dtype=torch.long)))
+        torch.autograd.backward(loss)
+        found.append([loss.detach(), *(p.grad.clone() for p in student.parameters() if p.grad is not None)])
+    assert_equal(found[1], found[0], 1e-6)
+
+
 def test_a_tower_that_mixes_samples_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda _: None)
     with raises_error("KD-STUD-550", mentions=("sdpa", "differ")):
@@ -97,13 +116,9 @@ def test_blocks_of_masks() -> None:
     """Two samples of 2 and 1 tokens in a row of 4: their own masks, nothing between them, filling sees itself."""
     masks = torch.tensor([[[True, True], [True, True]], [[True, False], [False, False]]])[:, None]
     packed = Packed.of([2, 1], 2, [[0, 1]], torch.device("cpu"))
-    packed = Packed(
-        *(torch.nn.functional.pad(x, (0, 1), value=-1) for x in (packed.sample, packed.place)),
-        packed.row,
-        packed.column,
-        packed.order,
-    )
-    packed.place.clamp_(min=0)
+    sample, place = torch.tensor([[0, 0, 1, -1]]), torch.tensor([[0, 1, 0, 0]])
+    assert torch.equal(packed.sample, sample[:, :3])
+    packed = replace(packed, sample=sample, place=place)
     expected = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]).bool()
     assert torch.equal(packed.blocks(masks)[0, 0], expected)
     added = torch.zeros(masks.shape).masked_fill(~masks, torch.finfo(torch.float32).min)
