@@ -8,10 +8,20 @@ from typing import Any
 
 import torch.multiprocessing as mp
 
-IMPORTED = ("accelerate", "torch.distributed.fsdp", "torch.distributed.tensor", "kdkit.core.distill.model.build")
+IMPORTED = (
+    *("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor"),
+    *("accelerate", "kdkit.core.distill.model.build"),
+)
 
 
 def run_ranks(worker: Callable[..., None], *args: Any, world: int) -> None:
     """``worker(rank, *args)`` in ``world`` processes, until all have ended; an exception in one is raised here."""
+    ranks = start_ranks(worker, *args, world=world)
+    while not ranks.join():
+        pass
+
+
+def start_ranks(worker: Callable[..., None], *args: Any, world: int) -> Any:
+    """Starts the processes; of the result, ``processes`` are they, and ``join()`` is true when all have ended."""
     multiprocessing.set_forkserver_preload([*IMPORTED])
-    mp.start_processes(worker, args=args, nprocs=world, start_method="forkserver")  # type: ignore[attr-defined,no-untyped-call]
+    return mp.start_processes(worker, args=args, nprocs=world, join=False, start_method="forkserver")  # type: ignore[attr-defined,no-untyped-call]

@@ -101,6 +101,7 @@ class StudentMethods(OpenedProject):
         precision: str = "no",
         cpu: bool = False,
         shard: bool = False,
+        replicas: int = 1,
         checkpoint_every: float = 60.0,
         track: Sequence[str] = (),
         continued: bool = False,
@@ -119,6 +120,7 @@ class StudentMethods(OpenedProject):
             precision: ``no`` (float32) or ``bf16``.
             cpu: use the CPU even if there is a GPU.
             shard: shard weights and optimizer states over the processes (FSDP2).
+            replicas: with ``shard``, groups of processes that have all weights each (HSDP).
             checkpoint_every: seconds between checkpoints.
             track: trackers that receive the loss curve: ``tensorboard``, ``trackio``, ``wandb``, ``mlflow``.
             continued: train the current version on all samples, with the recipe's own length and rate
@@ -133,6 +135,7 @@ class StudentMethods(OpenedProject):
             'v1'
         """
         from kdkit.api.student import Distillation
+        from kdkit.core.distill.loop.sharding import chosen_sharding
         from kdkit.core.distill.options import Options
         from kdkit.core.distill.run import distill
 
@@ -144,7 +147,7 @@ class StudentMethods(OpenedProject):
             restart=restart,
             precision=precision,
             cpu=cpu,
-            shard=shard,
+            sharding=chosen_sharding(shard=shard, replicas=replicas),
             checkpoint_seconds=checkpoint_every,
             track=tuple(track),
             continued=continued,
@@ -163,6 +166,7 @@ class StudentMethods(OpenedProject):
         precision: str = "no",
         cpu: bool = False,
         shard: bool = False,
+        replicas: int = 1,
         gpus: int | None = None,
         continued: bool = False,
         stage: int | None = None,
@@ -172,8 +176,8 @@ class StudentMethods(OpenedProject):
         Missing features are extracted, since trust decides what is taught. A few steps are measured on a copy.
 
         Args:
-            gpus: processes of the run; with ``shard`` they share its weights. The steps are measured in this process
-                alone.
+            gpus: processes of the run; with ``shard`` they share its weights, in ``replicas`` groups. The steps are
+                measured in this process alone.
 
         Example:
             >>> project.plan().plan.parent is None
@@ -181,6 +185,7 @@ class StudentMethods(OpenedProject):
         """
         from kdkit.api.student import DistillPlan
         from kdkit.core.distill.cost_estimate import dry_run
+        from kdkit.core.distill.loop.sharding import chosen_sharding
         from kdkit.core.distill.options import Options
 
         project = self._open()
@@ -190,7 +195,7 @@ class StudentMethods(OpenedProject):
             seed=seed,
             precision=precision,
             cpu=cpu,
-            shard=shard,
+            sharding=chosen_sharding(shard=shard, replicas=replicas),
             processes=gpus or 1,
             continued=continued,
             stage=stage,

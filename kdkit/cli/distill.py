@@ -90,6 +90,10 @@ def distill(
     shard: Annotated[
         bool, typer.Option("--shard", help="Shard weights and optimizer over the processes (FSDP2), to save memory.")
     ] = False,
+    replicas: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="With --shard: N groups of processes that have all weights each (HSDP)."),
+    ] = 1,
     checkpoint_every: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.0, help="Seconds between checkpoints.")
     ] = 60.0,
@@ -129,6 +133,7 @@ def distill(
             precision=precision,
             cpu=cpu,
             shard=shard,
+            replicas=replicas,
             gpus=gpus,
             continued=continued,
             stage=stage,
@@ -144,6 +149,7 @@ def distill(
         precision=precision,
         cpu=cpu,
         shard=shard,
+        replicas=replicas,
         checkpoint_every=checkpoint_every,
         track=track or (),
         continued=continued,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import Cli, InstallPlugin
+from tests.conftest import Cli, InstallPlugin, start
 from tests.core.distill.answering import add_domain, increment, make_answering_project, write_recipe
 from tests.toy_project import RECIPE, make_project, train_teacher
 
@@ -126,13 +126,14 @@ def test_two_processes_train_the_student_of_one(toy: Cli) -> None:
     assert both.json["version"] == "v2"  # one process prints
     machine = toy("versions", "show").json["training"]["machine"]
     assert (machine["processes"], machine["strategy"]) == (2, "ddp")
+    assert "find_unused_parameters" not in both.stderr
     one, two = (weights(toy.folder, name) for name in ("v1", "v2"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_two_processes_repair_the_student_as_one(toy: Cli) -> None:
-    """One judges, both rehearse; their weights are sharded."""
+def test_two_machines_repair_the_student_as_one(toy: Cli, tmp_path: Path) -> None:
+    """Two launchers meet, each with a process; one judges, both rehearse; their weights are sharded."""
     unbalanced = "replay: 0.02, oversample: 9, steps: 0.5, repair: {interpolate: [], rehearse: 0.5}"
     (toy.folder / "toy.yaml").write_text(RECIPE.replace("replay: 0.5, steps: 0.5", unbalanced))
     assert toy("distill", "--cpu").code == 0
@@ -140,12 +141,20 @@ def test_two_processes_repair_the_student_as_one(toy: Cli) -> None:
     assert toy("add-teacher", "xr", "--from", "local:models/xr", "--license", "mit").code == 0
     one = toy("distill", "--cpu", "--incremental", "--json").json
     assert toy("rollback").code == 0
-    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-    words = ["-m", "kdkit", "distill", "--incremental", "--restart", "--json"]
-    both = toy.python(*launch, *words, env={"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_FSDP": "true"})
-    assert both.code == 0, both.stderr[-3000:]
-    assert toy("versions", "show").json["training"]["machine"]["strategy"] == "fsdp2"
-    two = both.json
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free.getsockname()[1]}")
+    launch = ("--nnodes", "2", "--nproc-per-node", "1", *meeting, "--local-addr", "127.0.0.1")
+    words = ("-m", "kdkit", "distill", "--cpu", "--shard", "--incremental", "--restart", "--json")
+    with (tmp_path / "out").open("w+") as out, (tmp_path / "err").open("w+") as err:
+        variables = toy.variables(None)
+        machines = [
+            start("torch.distributed.run", *launch, *words, folder=toy.folder, environment=variables, out=out, err=err)
+            for _ in range(2)
+        ]
+        assert [machine.wait(300) for machine in machines] == [0, 0], (tmp_path / "err").read_text()[-3000:]
+    machine = toy("versions", "show").json["training"]["machine"]
+    assert (machine["processes"], machine["strategy"]) == (2, "fsdp2")
+    two = json.loads((tmp_path / "out").read_text())
     assert (one["version"], two["version"], two["promoted"], two["repair"]["kept"]) == ("v2", "v3", True, 1)
     assert two["repair"] | {"seconds": 0} == one["repair"] | {"seconds": 0}
     alone, together = (weights(toy.folder, name) for name in ("v2", "v3"))

@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from torch import nn
 
 from kdkit.core.contracts import Reporter, Silent, Student
-from kdkit.core.distill.loop.accelerator import end_process_group, launcher_shards, make_accelerator
-from kdkit.core.distill.loop.checkpoint import (
-    KEEP,
-    SPARE_BYTES,
-    checkpoint_bytes,
-    space_warning,
-    task_tensors,
-    trained_bytes,
-)
+from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
+from kdkit.core.distill.loop.checkpoint import KEEP, SPARE_BYTES, space_warning
+from kdkit.core.distill.loop.checkpoint_state import checkpoint_bytes, task_tensors, trained_bytes
+from kdkit.core.distill.loop.launcher import launched_sharding
 from kdkit.core.distill.loop.stored_inputs import stored_bytes
 from kdkit.core.distill.model.build import Build
 from kdkit.core.distill.model.previous_version import LABEL
@@ -98,7 +93,7 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
     Raises:
         KdkitError: initial weights of the student are not here, before anything is extracted; as :func:`prepare`.
     """
-    options = replace(options, shard=launcher_shards() or options.shard)
+    options = replace(options, sharding=options.sharding or launched_sharding())
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if accelerator.is_main_process else Silent()
     planned = list[PlannedStage]()

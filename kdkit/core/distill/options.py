@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdkit.core.distill.loop.sharding import Sharding
+
 
 @dataclass(frozen=True)
 class Options:
@@ -18,7 +20,8 @@ class Options:
         precision: one of :data:`~kdkit.core.distill.loop.accelerator.PRECISIONS`.
         cpu: use the CPU even if there is a GPU.
         checkpoint_seconds: time between checkpoints.
-        shard: shard weights and optimizer states over the processes (FSDP2). A launcher's own choice counts too.
+        sharding: how the processes share weights and optimizer states (FSDP2); None if each has them all. A launcher's
+            own choice counts too.
         processes: of a run that is planned and not started; otherwise those that a launcher started count.
         track: trackers that receive the loss curve, see :mod:`kdkit.core.distill.loop.tracking`.
     """
@@ -31,7 +34,7 @@ class Options:
     cpu: bool = False
     checkpoint_seconds: float = 60.0
     track: tuple[str, ...] = ()
-    shard: bool = False
+    sharding: Sharding | None = None
     processes: int = 1
     continued: bool = False
     stage: int | None = None

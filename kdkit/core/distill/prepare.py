@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.checked_inventory import check_recipe, checked_inventory, measurable_domains
 from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.loop.distributed import get_world_size
+from kdkit.core.distill.loop.sharding import require_groups
 from kdkit.core.distill.model.student import StudentBuilder, student_facts
 from kdkit.core.distill.on_policy.plan import add_on_policy
 from kdkit.core.distill.options import Options
@@ -65,6 +67,14 @@ class Prepared:
         """Of the student as this stage starts."""
         return self.student if self.after is None else replace(self.student, parent=self.after)
 
+    def digests(self) -> dict[str, str]:
+        """What all processes of a run must have alike: data and plans."""
+        index = self.inventory.index
+        data = blake2b("\0".join(index.ids).encode(), digest_size=16)
+        data.update(index.digests.tobytes())
+        plans = [(stage.plan.digest, stage.plan.finished) for stage in self.stages]
+        return {"data": data.hexdigest(), "plans": repr(plans)}
+
     def close(self) -> None:
         """Release the models of live teachers."""
         for stage in self.stages:
@@ -103,7 +113,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
             require_outputs(plan.recipe, student)
             require_previous(plan.previous, student)
             require_even_batches(plan.batch_size, _processes(options))
-            if options.shard:
+            if options.sharding is not None:
                 require_shardable(plan.recipe, plan.previous if plan.increments else None)
             warn_of_gaps(plan, parent, versions, reporter)
         tell_of_import(parent, reporter)
@@ -219,9 +229,11 @@ def _chosen_recipe(project: Project, options: Options) -> Recipe:
 
 def _check_processes(recipe: Recipe, options: Options) -> None:
     """Refuse what several processes cannot do, before an extraction; what depends on it, the plan tells."""
+    if options.sharding is not None and _processes(options) > 1:
+        require_groups(options.sharding, _processes(options))
     for stage in recipe.in_order:
         require_even_batches(stage.optimizer.batch_size, _processes(options))
-        if options.shard:
+        if options.sharding is not None:
             require_shardable(stage, stage.increment.previous if options.incremental else None)
 
 

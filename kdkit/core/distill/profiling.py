@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import Result, Section, Table
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
+from kdkit.core.distill.loop.launcher import launched_sharding
 from kdkit.core.distill.loop.stopwatch import PARTS, Stopwatch
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.trial_steps import prepared_to_try, try_steps
@@ -93,13 +94,23 @@ def profile(project: Project, options: Options, steps: int, reporter: Reporter) 
             fix="choose 10 or more",
             code=ExitCode.USAGE,
         )
+    options = replace(options, sharding=options.sharding or launched_sharding())
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if accelerator.is_main_process else Silent()
     stopwatch = Stopwatch(accelerator.device)
     with prepared_to_try(project, options, accelerator, reporter) as prepared:
         plan = prepared.plan
         few = min(steps, plan.settings.steps)
-        try_steps(project.state, prepared, accelerator, few, targets=reporter, reporter=reporter, stopwatch=stopwatch)
+        try_steps(
+            project.state,
+            prepared,
+            accelerator,
+            few,
+            targets=reporter,
+            reporter=reporter,
+            stopwatch=stopwatch,
+            sharding=options.sharding,
+        )
     processes, device = accelerator.num_processes, str(accelerator.device)
     end_process_group(accelerator)
     if not accelerator.is_main_process:

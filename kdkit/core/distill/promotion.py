@@ -16,7 +16,7 @@ from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.jsonl import write_rows
 from kdkit.core.contracts import Reporter, Student
 from kdkit.core.distill.judge import Judge
-from kdkit.core.distill.loop.checkpoint import task_tensors
+from kdkit.core.distill.loop.checkpoint_state import task_tensors
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan
 from kdkit.core.distill.run_lineage import make_lineage, scores_of

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from kdkit.core.contracts import Reporter, Silent
 from kdkit.core.distill.guard_tasks import GuardTasks
-from kdkit.core.distill.loop.accelerator import end_process_group, launcher_shards, make_accelerator
-from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
+from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
+from kdkit.core.distill.loop.distributed import peer_errors, require_same
+from kdkit.core.distill.loop.launcher import launched_sharding
 from kdkit.core.distill.loop.tracking import require_trackers
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.prepare import Prepared, prepare
@@ -41,17 +42,18 @@ def distill(project: Project, options: Options, *, reporter: Reporter | None = N
             :func:`kdkit.core.distill.loop.train.train`.
     """
     require_trackers(options.track)
-    options = replace(options, shard=launcher_shards() or options.shard)
+    options = replace(options, sharding=options.sharding or launched_sharding())
     accelerator = make_accelerator(options.precision, cpu=options.cpu)
     reporter = reporter if reporter is not None and accelerator.is_main_process else Silent()
-    if options.shard and accelerator.num_processes == 1:
+    if options.sharding is not None and accelerator.num_processes == 1:
         reporter.warn("--shard changes nothing in one process: add --gpus N")
     with peer_errors():
+        require_same(lambda: {"registry": project.registry.model_dump_json()})
         with accelerator.main_process_first():
             if not options.from_current:
                 project = with_initial_weights(project, reporter)
             prepared = prepare(project, options, reporter, str(accelerator.device))
-        require_same_plan(f"{prepared.plan.digest} {prepared.plan.finished}")
+        require_same(prepared.digests)
         return train_and_promote(project, prepared, options, accelerator, reporter)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdkit.core.distill.judge import Judgement
-from kdkit.core.distill.loop.checkpoint import Progress
+from kdkit.core.distill.loop.checkpoint_files import Progress
 from kdkit.core.distill.model.task import DistillTask
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.types import Plan

@@ -12,7 +12,8 @@ from torch import nn
 
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.correction.loader import CorrectedDataLoader
-from kdkit.core.distill.loop.checkpoint import Checkpoints, changing_tensors, load_task_tensors
+from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.checkpoint_state import changing_tensors, load_task_tensors
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.tracking import tracked
 from kdkit.core.distill.loop.train import train
@@ -84,7 +85,7 @@ def train_plan(
                 checkpoints=Checkpoints(folder),
                 reporter=reporter,
                 on_point=on_point,
-                sharded=options.shard,
+                sharding=options.sharding,
             )
         if kept < 1:
             own = {name: x for name, x in start.items() if name.startswith("student.")}
@@ -98,7 +99,7 @@ def train_plan(
             return run
         seconds = options.checkpoint_seconds
         rehearsal = Rehearsal(
-            plan, made, inventory.index, accelerator, folder, seconds, reporter, corrected, options.shard
+            plan, made, inventory.index, accelerator, folder, seconds, reporter, corrected, options.sharding
         )
         if after is not None and parent is not None:
             start = {**start, **_student_tensors(project, parent)}

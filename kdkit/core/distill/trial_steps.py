@@ -13,8 +13,9 @@ import numpy as np
 from kdkit.core.base.atomic import draft_beside
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.loop.checkpoint import Checkpoints
-from kdkit.core.distill.loop.distributed import broadcast, peer_errors, require_same_plan
+from kdkit.core.distill.loop.distributed import broadcast, peer_errors, require_same
 from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.loop.sharding import Sharding
 from kdkit.core.distill.loop.stopwatch import Stopwatch
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import Build, build
@@ -44,7 +45,7 @@ def prepared_to_try(
                 require_initial_weights(project, reporter)
             prepared = prepare(project, options, reporter, str(accelerator.device))
         try:
-            require_same_plan(prepared.plan.digest)
+            require_same(prepared.digests)
             yield prepared
         finally:
             prepared.close()
@@ -59,6 +60,7 @@ def try_steps(
     targets: Reporter,
     reporter: Reporter,
     stopwatch: Stopwatch | None = None,
+    sharding: Sharding | None = None,
 ) -> Build:
     """Train a copy of the plan's student for the first ``steps``, without its moving average.
 
@@ -67,6 +69,7 @@ def try_steps(
         targets: hears of the previous version's targets.
         reporter: hears of the steps.
         stopwatch: measures the parts of each step.
+        sharding: how several processes share the weights.
     """
     plan = prepared.plan
     sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=steps, seed=plan.settings.seed)
@@ -93,6 +96,7 @@ def try_steps(
             checkpoints=_NoCheckpoints(state / "no checkpoints"),
             reporter=reporter,
             stopwatch=stopwatch,
+            sharding=sharding,
         )
         accelerator.wait_for_everyone()  # all of them read the scratch
     made.inputs.close()

@@ -16,7 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 from kdkit.core.base.result import format_size
 from kdkit.core.distill import cost_estimate
 from kdkit.core.distill.cost_estimate import dry_run, memory_bytes, version_bytes
-from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress, checkpoint_bytes
+from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.checkpoint_files import Progress
+from kdkit.core.distill.loop.checkpoint_state import checkpoint_bytes
 from kdkit.core.distill.loop.optimizer import make_optimizer
 from kdkit.core.distill.model.previous_version import LABEL
 from kdkit.core.distill.options import Options

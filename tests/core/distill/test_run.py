@@ -22,6 +22,7 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill import judge, promotion
 from kdkit.core.distill import prepare as prepare_module
 from kdkit.core.distill.guard_tasks import GuardTasks
+from kdkit.core.distill.loop.sharding import Sharding
 from kdkit.core.distill.model import student
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.prepare import prepare
@@ -303,8 +304,8 @@ def test_what_several_processes_cannot_do_is_refused_before_extraction(with_xray
 
     refused("KD-DIST-038", "7 processes", incremental=True, processes=7)
     recipe(with_xray, ("replay: 0.5", "pull: 0.1, previous: {frozen_energy: 0.5}, replay: 0.5"))
-    refused("KD-DIST-405", "increment.pull, frozen_energy", incremental=True, shard=True)
-    prepare(open_project(with_xray), Options(cpu=True, shard=True, restart=True), Silent()).close()
+    refused("KD-DIST-405", "increment.pull, frozen_energy", incremental=True, sharding=Sharding())
+    prepare(open_project(with_xray), Options(cpu=True, sharding=Sharding(), restart=True), Silent()).close()
 
 
 def test_a_finished_run_makes_no_second_version(folder: Path) -> None:

@@ -1,29 +1,49 @@
-"""Checkpoints of a run: safetensors and JSON, written atomically.
+"""Checkpoints of a run: safetensors and JSON, complete or absent, with checksums.
 
 No random state is saved: batches are a function of (seed, step), and the loop seeds torch at every step. Restoring
 parameters and optimizer therefore continues bit for bit (on a CPU).
+
+One process writes at once. Several train on while a thread writes: the main process's of whole weights, each rank's of
+its parts of sharded ones. Any number of ranks reads either kind.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import nn
 
-from kdkit.core.base.atomic import new_folder
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import format_size
-from kdkit.core.base.tensors import read_tensors
+from kdkit.core.base.system_errors import as_kdkit_error
 from kdkit.core.contracts import Reporter, Silent
-from kdkit.core.distill.loop.sharding import full_tensor, sharded_like
+from kdkit.core.distill.loop.checkpoint_files import (
+    Progress,
+    find_damage,
+    read_into,
+    read_progress,
+    shapes_of,
+    write_whole,
+)
+from kdkit.core.distill.loop.checkpoint_state import (
+    changing_bytes,
+    checkpoint_bytes,
+    checkpoint_state,
+    give_to_optimizer,
+    state_to_load,
+)
+from kdkit.core.distill.loop.distributed import TIMEOUT, broadcast, gather_objects, get_rank, get_world_size
+from kdkit.core.distill.loop.sharding import is_part
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 KEEP = 2
 """Checkpoints in a run's folder: a damaged newest one leaves the one before."""
@@ -31,50 +51,71 @@ SPARE_BYTES = 64 * 2**20
 """Of the disk that a run leaves free, for its log, reports and small files."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Steps done, seconds of training, the loss curve so far, and what the ranks did (not part of a checkpoint)."""
-
-    step: int
-    seconds: float
-    log: list[dict[str, float]]
-    strategy: str = ""
-
-
 class Checkpoints:
     """The checkpoints in a run's folder, newest last."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._writing: Future[None] | None = None
+        self._group: ProcessGroup | None = None
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
 
     def save(
-        self,
-        task: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        progress: Progress,
-        average: nn.Module | None = None,
-        *,
-        write: bool = True,
+        self, task: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, average: nn.Module | None = None
     ) -> None:
         """Write a checkpoint, with the moving average of the weights if there is one; keep the newest two.
 
-        Sharded weights are gathered: all ranks call it, and only the one with ``write`` gets and writes them.
+        Of several ranks the main process calls it, or all if weights are sharded. It then returns when the tensors are
+        copied to CPU memory; :meth:`wait` returns when they are on the disk.
+
+        Raises:
+            KdkitError: as :meth:`wait`, for the checkpoint before.
         """
-        tensors = {"task": changing_tensors(task), "optimizer": _flatten(optimizer)}
-        if average is not None:
-            tensors["average"] = changing_tensors(average)
-        if not write:
+        self.wait()
+        folder = self.folder / f"step-{progress.step:08d}"
+        state = checkpoint_state(task, optimizer, average)
+        if any(is_part(x) for x in state.values()):
+            from kdkit.core.distill.loop.shard_writer import write_parts  # slow to import
+
+            self._writing = write_parts(folder, state, progress, self._ranks())
+        elif get_world_size() > 1:
+            copies = {name: x.to("cpu", copy=True) for name, x in state.items()}
+            self._writing = _in_background(lambda: write_whole(folder, copies, progress))
+        else:
+            write_whole(folder, state, progress)
+            self._remove_old()
+
+    def wait(self) -> None:
+        """Wait until the checkpoint that is being written is on the disk. All ranks that saved it call this.
+
+        Raises:
+            KdkitError: a rank could not write its parts.
+            OSError: the main process could not write.
+        """
+        writing, self._writing = self._writing, None
+        if writing is None:
             return
-        with new_folder(self.folder / f"step-{progress.step:08d}", replace=True) as draft:
-            for name, part in tensors.items():
-                save_file(part, draft / f"{name}.safetensors")
-            body = {"step": progress.step, "seconds": progress.seconds, "log": progress.log}
-            (draft / "progress.json").write_text(json.dumps(body), encoding="utf-8")
+        try:
+            writing.result()
+        except BaseException as error:
+            failures = getattr(error, "failures", None)  # torch's CheckpointException, which is slow to import
+            if failures is None:
+                raise
+            raise _not_written(self.folder, failures) from error
+        if get_rank() == 0:
+            self._remove_old()
+
+    def _remove_old(self) -> None:
         for old in self._all()[:-KEEP]:
             shutil.rmtree(old)
+
+    def _ranks(self) -> ProcessGroup:
+        """A process group of all ranks for checkpoints alone; the first call is a collective one."""
+        if self._group is None:
+            self._group = cast("ProcessGroup", dist.new_group(backend="gloo", timeout=TIMEOUT))
+        return self._group
 
     def require_space(self, task: nn.Module, *, averaged: bool, reporter: Reporter) -> None:
         """Check, before hours are spent, that the disk takes the checkpoints and a version.
@@ -110,29 +151,34 @@ class Checkpoints:
         average: nn.Module | None = None,
         reporter: Reporter | None = None,
     ) -> Progress | None:
-        """Load the newest checkpoint that can be read; None if there is none.
+        """Load the newest checkpoint that is undamaged; None if there is none. A collective call.
 
         Raises:
-            KdkitError: no checkpoint can be read, or it belongs to another task.
+            KdkitError: all checkpoints are damaged, or the newest belongs to another task.
         """
-        folders = self._all()[::-1]
+        if get_rank() == 0:
+            for draft in self.folder.glob(".step-*.draft"):  # of a killed run
+                shutil.rmtree(draft)
+        folders = [self.folder / name for name in broadcast([path.name for path in self._all()][::-1])]
         for folder, before in zip_longest(folders, folders[1:]):
-            try:
-                task_state, optimizer_state, average_state, progress = _read(folder, average=average is not None)
-            except (KdkitError, OSError, ValueError, TypeError) as error:
-                if before is None:
-                    raise _unusable(folder, error) from None
-                (reporter or Silent()).warn(f"{folder} is damaged ({_reason(error)}); continuing from {before.name}")
-                continue
-            try:
-                load_task_tensors(task, task_state)
-                _unflatten(optimizer, optimizer_state)
-                if average is not None:
-                    load_task_tensors(average, average_state)
-            except (KeyError, RuntimeError, ValueError) as error:
-                raise _unusable(folder, error) from None
-            return progress
+            damage = next(filter(None, gather_objects(find_damage(folder, get_rank(), get_world_size()))), "")
+            if not damage:
+                return self._load(folder, task, optimizer, average)
+            if before is None:
+                raise _unusable(folder, damage)
+            (reporter or Silent()).warn(f"{folder} is damaged ({damage}); continuing from {before.name}")
         return None
+
+    def _load(
+        self, folder: Path, task: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None
+    ) -> Progress:
+        try:
+            state = state_to_load(task, optimizer, average, shapes_of(folder))
+            read_into(folder, state, self._ranks() if any(is_part(x) for x in state.values()) else None)
+            give_to_optimizer(optimizer, state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise _unusable(folder, str(error).partition("\n")[0]) from None
+        return read_progress(folder)[0]
 
 
 def space_warning(where: Path, needed: int, free: int) -> str:
@@ -143,103 +189,33 @@ def space_warning(where: Path, needed: int, free: int) -> str:
     )
 
 
-def _read(folder: Path, *, average: bool) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], Progress]:
-    """Everything of one checkpoint, before anything is changed by it."""
-    return (
-        read_tensors(folder / "task.safetensors"),
-        read_tensors(folder / "optimizer.safetensors"),
-        read_tensors(folder / "average.safetensors") if average else {},
-        Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8"))),
-    )
+def _in_background(write: Callable[[], None]) -> Future[None]:
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+    writing = executor.submit(write)
+    executor.shutdown(wait=False)
+    return writing
 
 
-def _unusable(folder: Path, error: Exception) -> KdkitError:
+def _unusable(folder: Path, why: str) -> KdkitError:
     return KdkitError(
         "KD-DIST-015",
         "this checkpoint cannot be continued",
         where=str(folder),
-        why=_reason(error),
+        why=why,
         fix="start again with 'kdkit distill --restart'",
         code=ExitCode.MISSING,
     )
 
 
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def task_tensors(task: nn.Module) -> dict[str, Tensor]:
-    """The state dict for safetensors: contiguous, on the CPU, shared tensors once."""
-    out: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in task.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            out[name] = full_tensor(tensor).contiguous()
-    return out
-
-
-def changing_tensors(task: nn.Module) -> dict[str, Tensor]:
-    """:func:`task_tensors` without the student's frozen weights, which its source files hold (with adapters, nearly
-    all weights)."""
-    frozen = _frozen(task)
-    return {name: x for name, x in task_tensors(task).items() if name not in frozen}
-
-
-def checkpoint_bytes(task: nn.Module, *, averaged: bool) -> int:
-    """Tensors of one checkpoint: what changes, its moving average, and the optimizer's two moments.
-
-    Example:
-        >>> task = nn.ModuleDict({"student": nn.Linear(10, 10, bias=False)})
-        >>> checkpoint_bytes(task, averaged=False), checkpoint_bytes(task.requires_grad_(False), averaged=True)
-        (1200, 0)
-    """
-    return (1 + averaged) * changing_bytes(task) + 2 * trained_bytes(task)
-
-
-def trained_bytes(task: nn.Module) -> int:
-    """Bytes of the parameters that are trained."""
-    return sum(p.numel() * p.element_size() for p in task.parameters() if p.requires_grad)
-
-
-def changing_bytes(task: nn.Module) -> int:
-    """Of :func:`changing_tensors`, without copying them."""
-    frozen = _frozen(task)
-    tensors = {id(x): x.nbytes for name, x in task.state_dict(keep_vars=True).items() if name not in frozen}
-    return sum(tensors.values())
-
-
-def _frozen(task: nn.Module) -> set[str]:
-    named = task.named_parameters(remove_duplicate=False)
-    return {name for name, x in named if not x.requires_grad and ".student." in f".{name}"}
-
-
-def load_task_tensors(task: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of :func:`task_tensors` and :func:`changing_tensors`. Raises RuntimeError if names or shapes differ."""
-    state = task.state_dict(keep_vars=True)
-    first: dict[int, str] = {}
-    aliases = {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
-    kept = {name: state[name] for name in _frozen(task)}
-    given = {name: sharded_like(tensors[aliases[name]], x) for name, x in state.items() if aliases[name] in tensors}
-    task.load_state_dict(kept | given)
-    extra = set(tensors) - set(state)
-    if extra:
-        raise RuntimeError(f"unexpected tensors: {', '.join(sorted(extra)[:3])}")
-
-
-def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
-    return {
-        f"{number}/{key}": full_tensor(torch.as_tensor(value)).contiguous()
-        for number, values in state.items()
-        for key, value in values.items()
-    }
-
-
-def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for name, tensor in tensors.items():
-        number, key = name.split("/")
-        state.setdefault(int(number), {})[key] = sharded_like(tensor, parameters[int(number)])
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _not_written(folder: Path, failures: Mapping[int, tuple[BaseException, object]]) -> KdkitError:
+    rank = min(failures)
+    error = failures[rank][0]
+    known = as_kdkit_error(error, str(folder))
+    return KdkitError(
+        "KD-DIST-520",
+        f"process {rank} could not write its part of a checkpoint",
+        where=known.where if known else str(folder),
+        why=known.headline if known else " ".join(str(error).split())[:200],
+        fix=known.fix if known else "run the command again; it continues from the checkpoint before",
+        code=known.code if known else ExitCode.MISSING,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -50,30 +50,42 @@ def peer_errors() -> Iterator[None]:
     except RuntimeError as error:
         if get_world_size() == 1 or not is_lost_peer(error):
             raise
-        raise KdkitError(
-            "KD-DIST-041",
-            "another process of this run has ended",
-            why=" ".join(str(error).split())[:200],
-            fix="read the message of that process; the same command continues from the last checkpoint",
-            code=ExitCode.MISSING,
-        ) from error
+        raise lost_peer(" ".join(str(error).split())[:200]) from error
 
 
-def require_same_plan(plan: str) -> None:
-    """Compare the plan of all ranks; the project may change while they make it.
+def lost_peer(why: str) -> KdkitError:
+    """The error of a rank that lost another one."""
+    return KdkitError(
+        "KD-DIST-041",
+        "another process of this run has ended",
+        why=why,
+        fix="read the message of that process; the same command continues from the last checkpoint",
+        code=ExitCode.MISSING,
+    )
+
+
+def require_same(find: Callable[[], Mapping[str, str]]) -> None:
+    """Compare what the ranks find; a collective call.
+
+    Args:
+        find: gives thing, such as "registry" -> its digest; a process alone does not call it.
 
     Raises:
-        KdkitError: on every rank, where two plans differ.
+        KdkitError: on every rank, where two differ; names the things and the ranks.
     """
-    plans = [plan] * get_world_size()
-    if len(plans) > 1:
-        dist.all_gather_object(plans, plan)
-    if len(set(plans)) > 1:
+    if get_world_size() == 1:
+        return
+    found = dict(find())
+    of_ranks = gather_objects(found)
+    things = [thing for thing in found if len({other[thing] for other in of_ranks}) > 1]
+    if things:
+        others = [str(rank) for rank, other in enumerate(of_ranks) if other != of_ranks[0]]
         raise KdkitError(
             "KD-DIST-043",
-            "the processes of this run made different plans",
-            why="the project changed while they started, for example by 'kdkit rollback'",
-            fix="run the command again",
+            f"the processes of this run have different {' and '.join(things)}",
+            why=f"process{'es' if len(others) > 1 else ''} {', '.join(others)} differ from process 0: each machine has "
+            "a project of its own, or this one changed while they started",
+            fix="give all machines the same project folder, and run the command again",
             code=ExitCode.FOUND,
         )
 
@@ -84,6 +96,14 @@ def broadcast(value: T) -> T:
     if get_world_size() > 1:
         dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def gather_objects(value: T) -> list[T]:
+    """The value of every rank, in rank order; a collective call."""
+    values = [value] * get_world_size()
+    if len(values) > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def own_rows(size: int) -> slice:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
-from kdkit.core.distill.loop import sharding
 from kdkit.core.distill.loop.distributed import get_world_size
 from kdkit.core.distill.loop.optimizer import make_optimizer
+from kdkit.core.distill.loop.sharding import (
+    Sharding,
+    average_whole_gradients,
+    clip_gradients,
+    copy_back,
+    is_sharded,
+    replicas_of,
+    require_sharding,
+    shard,
+)
 from kdkit.core.distill.plan.types import TrainSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-Strategy = Literal["one process", "ddp", "fsdp2"]
 
 
 class Training:
@@ -26,47 +34,49 @@ class Training:
 
     Args:
         task: is trained in place; while its weights are sharded, a copy of it is, until :meth:`finish`.
-        sharded: shard the weights, if there are several ranks.
+        sharding: how the ranks share the weights, if there are several; None if each has all of them.
 
     Attributes:
         task: what is trained: the task, or its sharded copy.
         model: what the loop calls.
+        sharded: whether all ranks must take part in a checkpoint.
         average: the moving average of the weights, or None.
+        strategy: what the ranks do, as found in the model: ``one process``, ``ddp``, ``fsdp2``, or ``hsdp 2x4`` for two
+            groups of four.
     """
 
-    def __init__(self, task: nn.Module, settings: TrainSettings, accelerator: Accelerator, *, sharded: bool) -> None:
+    def __init__(
+        self, task: nn.Module, settings: TrainSettings, accelerator: Accelerator, sharding: Sharding | None = None
+    ) -> None:
         self._original, self._accelerator = task, accelerator
         self.optimizer: Any
         ema = settings.ema
-        if sharded and get_world_size() > 1:
-            sharding.require_sharding()
+        if sharding is not None and get_world_size() > 1:
+            require_sharding()
             task.to("cpu")  # the copies are on the device, in parts
             self.task = self.model = copy.deepcopy(task)
             average = None if ema is None else get_ema_avg_fn(ema)  # type: ignore[no-untyped-call]  # torch's
             self.average = None if average is None else AveragedModel(task, avg_fn=average)
             for module in (self.task, *(() if self.average is None else (self.average.module,))):
-                sharding.shard(module, accelerator.device)
+                shard(module, accelerator.device, sharding)
             self.optimizer = make_optimizer(self.task, settings)
             for group in self.optimizer.param_groups:
                 if len({type(p) for p in group["params"]}) > 1:
                     group["foreach"] = False  # torch cannot step over sharded and whole tensors in one call
         else:
             self.task = task
-            self.model, self.optimizer = accelerator.prepare(task, make_optimizer(task, settings))
+            model = task if get_world_size() == 1 else _WithIdleParameter(task)
+            self.model, self.optimizer = accelerator.prepare(model, make_optimizer(task, settings))
             average = None if ema is None else get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]  # torch's
             self.average = None if average is None else AveragedModel(task, multi_avg_fn=average)
-        self.strategy: Strategy = self._strategy()
+        self.sharded = is_sharded(self.task)
+        self.strategy = self._strategy()
 
-    def _strategy(self) -> Strategy:
-        """What the ranks do, as found in the model."""
-        if sharding.is_sharded(self.task):
-            return "fsdp2"
+    def _strategy(self) -> str:
+        if self.sharded:
+            groups = replicas_of(self.task)
+            return "fsdp2" if groups == 1 else f"hsdp {groups}x{get_world_size() // groups}"
         return "ddp" if isinstance(self.model, DistributedDataParallel) else "one process"
-
-    @property
-    def sharded(self) -> bool:
-        """Whether all ranks must take part in a checkpoint."""
-        return self.strategy == "fsdp2"
 
     def forward(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """The task's losses."""
@@ -79,12 +89,12 @@ class Training:
         """Gradients, averaged over ranks."""
         self._accelerator.backward(loss)
         if self.sharded:
-            sharding.average_whole_gradients(self.task)
+            average_whole_gradients(self.task)
 
     def clip(self, most: float) -> None:
         """Scale the gradients so that their norm is at most ``most``."""
         if self.sharded:
-            sharding.clip_gradients(self.task, most)
+            clip_gradients(self.task, most)
         else:
             self._accelerator.clip_grad_norm_(self.model.parameters(), most)
 
@@ -92,6 +102,22 @@ class Training:
         """Give the task the trained weights, or their moving average."""
         if self.sharded:
             trained = self.task if self.average is None else self.average.module
-            sharding.copy_back(trained, self._original, self._accelerator.device)
+            copy_back(trained, self._original, self._accelerator.device)
         elif self.average is not None:
             self.task.load_state_dict(self.average.module.state_dict())
+
+
+class _WithIdleParameter(nn.Module):
+    """A task, and a parameter that is never used.
+
+    Which parameters a step uses depends on its teachers, so DistributedDataParallel must look for unused ones. It warns
+    on every rank if it finds none in the first step.
+    """
+
+    def __init__(self, task: nn.Module) -> None:
+        super().__init__()
+        self.task = task
+        self.idle = nn.Parameter(torch.zeros(()))
+
+    def forward(self, **batch: Any) -> Mapping[str, Tensor]:
+        return cast(Mapping[str, Tensor], self.task(**batch))

@@ -1,22 +1,62 @@
 """FSDP2 (torch's ``fully_shard``): each rank keeps a part of the weights, gradients and optimizer states.
 
 A module's weights are gathered for its forward and backward pass, and gradients are averaged over ranks as they are
-scattered. Everything that leaves the loop, such as a checkpoint, has full tensors, so that it fits any number of ranks.
+scattered. With replicas (HSDP), groups of ranks share the weights, and gradients are averaged over the groups too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.distill.loop.distributed import all_reduce_sum, get_rank, get_world_size
+from kdkit.core.distill.loop.distributed import all_reduce_sum, get_world_size
 
-LEAST_TORCH = "2.7"
-"""The first version whose ``fully_shard`` can leave scalars, such as a logit scale, whole."""
+LEAST_TORCH = "2.9"
+"""The first version that writes and reads sharded checkpoints in safetensors without other libraries."""
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How ranks share the weights.
+
+    Attributes:
+        replicas: groups of ranks that have all weights, in parts, each; 1 for one group of all ranks (FSDP), more for
+            HSDP. Neighboring ranks, such as those of a machine, form a group.
+    """
+
+    replicas: int = 1
+
+
+def chosen_sharding(*, shard: bool, replicas: int) -> Sharding | None:
+    """Of the options ``--shard`` and ``--replicas``. Raises: KdkitError: replicas of weights that are not sharded."""
+    if replicas > 1 and not shard:
+        raise KdkitError(
+            "KD-DIST-522",
+            f"--replicas {replicas} needs --shard",
+            where="--replicas",
+            why="without --shard each process has all weights",
+            fix="add --shard, or remove --replicas",
+            code=ExitCode.USAGE,
+        )
+    return Sharding(replicas) if shard else None
+
+
+def require_groups(sharding: Sharding, processes: int) -> None:
+    """Raises: KdkitError: processes that cannot form the groups, of two or more each."""
+    groups = sharding.replicas
+    if processes % groups or groups == processes > 1:
+        raise KdkitError(
+            "KD-DIST-523",
+            f"{processes} processes cannot form {groups} groups that share the weights",
+            where="--replicas",
+            why="groups are of equal size, of two processes or more",
+            fix="choose a divisor of half the number of processes, or train without --shard",
+        )
 
 
 def require_sharding() -> None:
@@ -31,8 +71,8 @@ def require_sharding() -> None:
         )
 
 
-def shard(task: nn.Module, device: torch.device) -> None:
-    """Shard the weights of a task over all ranks, in place.
+def shard(task: nn.Module, device: torch.device, sharding: Sharding) -> None:
+    """Shard the weights of a task over the ranks, in place.
 
     Each block of the student, an element of a list of modules of one class, is gathered alone; what is left is gathered
     together. Scalars stay whole.
@@ -40,7 +80,11 @@ def shard(task: nn.Module, device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh(device.type, (get_world_size(),))
+    groups, each = sharding.replicas, get_world_size() // sharding.replicas
+    if groups > 1:
+        mesh = init_device_mesh(device.type, (groups, each), mesh_dim_names=("replicate", "shard"))
+    else:
+        mesh = init_device_mesh(device.type, (each,))
     whole = {p for p in task.parameters() if not p.ndim}
     for part in [*blocks(task), task]:
         fully_shard(part, mesh=mesh, ignored_params=whole)
@@ -80,13 +124,20 @@ def average_whole_gradients(task: nn.Module) -> None:
 def clip_gradients(task: nn.Module, most: float) -> None:
     """As ``torch.nn.utils.clip_grad_norm_``, for gradients of which some are sharded; a collective call."""
     gradients = [p.grad for p in task.parameters() if p.grad is not None]
-    local = [cast(Any, x).to_local() for x in gradients if is_part(x)]
+    parts = [x for x in gradients if is_part(x)]
+    local = [own_part(x) for x in parts]
     whole = [x for x in gradients if not is_part(x)]
-    squares = all_reduce_sum(torch.stack([x.square().sum() for x in local]).sum())
+    squares = all_reduce_sum(torch.stack([x.square().sum() for x in local]).sum()) / _replicas(parts[0])
     norm = (squares + sum((x.square().sum() for x in whole), torch.zeros_like(squares))).sqrt()
     factor = (most / (norm + 1e-6)).clamp(max=1.0)
     for x in (*local, *whole):
         x.mul_(factor)
+
+
+def _replicas(part: Tensor) -> int:
+    """How many ranks hold each part of a sharded tensor."""
+    mesh = cast(Any, part).device_mesh
+    return int(mesh.size(0)) if mesh.ndim > 1 else 1
 
 
 def is_part(x: Tensor) -> bool:
@@ -103,25 +154,9 @@ def own_part(x: Tensor) -> Tensor:
     return cast(Tensor, cast(Any, x).to_local()) if is_part(x) else x
 
 
-def full_tensor(x: Tensor, *, everywhere: bool = False) -> Tensor:
-    """``x`` on the CPU; of a sharded tensor all parts, on the main process alone unless ``everywhere`` is set.
-
-    For sharded tensors this is a collective call. Other processes get an empty tensor.
-    """
-    if not is_part(x):
-        return x.detach().cpu()
-    whole: Tensor = cast(Any, x.detach()).full_tensor()
-    return whole.cpu() if everywhere or get_rank() == 0 else whole.new_empty(0)
-
-
-def sharded_like(x: Tensor, like: Tensor) -> Tensor:
-    """A full tensor, the same on all ranks, sharded as ``like`` is; unchanged if that is not sharded."""
-    if not is_part(like) or x.shape != like.shape:
-        return x
-    from torch.distributed.tensor import distribute_tensor
-
-    part = cast(Any, like)
-    return distribute_tensor(x.to(like.device), part.device_mesh, part.placements)
+def full_tensor(x: Tensor) -> Tensor:
+    """``x``; of a sharded tensor all parts, which is a collective call."""
+    return cast(Tensor, cast(Any, x).full_tensor()) if is_part(x) else x
 
 
 @torch.no_grad()
@@ -129,7 +164,7 @@ def copy_back(sharded: nn.Module, task: nn.Module, device: torch.device) -> None
     """Set the weights and buffers of ``task`` to those of its sharded copy, on ``device``; a collective call."""
     state = task.state_dict(keep_vars=True)
     for name, x in sharded.state_dict().items():
-        state[name].copy_(full_tensor(x, everywhere=True))
+        state[name].copy_(full_tensor(x))
     task.to(device)
 
 
@@ -140,3 +175,8 @@ def is_sharded(module: nn.Module) -> bool:
     from torch.distributed.fsdp import FSDPModule
 
     return isinstance(module, FSDPModule)
+
+
+def replicas_of(module: nn.Module) -> int:
+    """How many groups of ranks have all weights of a sharded module, as found in its parameters."""
+    return next((_replicas(p) for p in module.parameters() if is_part(p)), 1)

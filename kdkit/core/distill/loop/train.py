@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.system_errors import is_out_of_memory
 from kdkit.core.contracts import Reporter
-from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress
+from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.checkpoint_files import Progress
 from kdkit.core.distill.loop.interruption import RanksAgree, stop_requests
 from kdkit.core.distill.loop.parallel import Training
+from kdkit.core.distill.loop.peers import watched_peers
+from kdkit.core.distill.loop.sharding import Sharding
 from kdkit.core.distill.loop.stopwatch import Stopwatch
 from kdkit.core.distill.plan.types import TrainSettings
 
@@ -61,7 +64,7 @@ def train(
     checkpoints: Checkpoints,
     reporter: Reporter,
     on_point: Callable[[Mapping[str, float]], None] | None = None,
-    sharded: bool = False,
+    sharding: Sharding | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> Progress:
     """Train ``task`` in place, from its newest checkpoint if there is one.
@@ -72,12 +75,12 @@ def train(
 
     Args:
         on_point: receives each logged point on the main process: ``step``, ``loss`` and its terms.
-        sharded: with several processes, shard weights and optimizer states over them (FSDP2).
+        sharding: how several processes share weights and optimizer states; None if each has them all (DDP).
         stopwatch: measures the parts of each step, which makes them slower.
 
     Raises:
         KdkitError: the loss is not a number (names the terms); no memory is left; the disk has no room for a
-            checkpoint.
+            checkpoint, or a process cannot write its part.
         KeyboardInterrupt: after a checkpoint, when Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 end the run.
 
     Example:
@@ -109,7 +112,7 @@ def train(
         >>> progress.step, bool(task.x.abs().max() < 0.01)
         (200, True)
     """
-    training = Training(task, settings, accelerator, sharded=sharded)
+    training = Training(task, settings, accelerator, sharding)
     optimizer, average = training.optimizer, training.average
     reached = checkpoints.restore(training.task, optimizer, average, reporter) or Progress(0, 0.0, [])
     if reached.step:
@@ -122,8 +125,9 @@ def train(
     log = list(reached.log)
     part = stopwatch.part if stopwatch is not None else lambda _: nullcontext()
     batches = loader.batches(reached.step)
-    with stop_requests(accelerator.device) as stop:
+    with stop_requests(accelerator.device) as stop, watched_peers() as peers:
         for step, batch in batches if stopwatch is None else stopwatch.steps_of(batches):
+            peers.step = step
             torch.manual_seed(_step_seed(settings.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
@@ -157,8 +161,10 @@ def train(
                     on_point(log[-1])
                 reporter.progress("distill", step + 1, settings.steps, _format_point(log[-1]))
             if due and (accelerator.is_main_process or training.sharded):
-                progress = Progress(step + 1, clock.seconds(), log)
-                checkpoints.save(training.task, optimizer, progress, average, write=accelerator.is_main_process)
+                progress = Progress(step + 1, clock.seconds(), list(log))
+                checkpoints.save(training.task, optimizer, progress, average)
+                if stopping or last or step + 1 in loader.pauses:
+                    checkpoints.wait()
                 clock.restart()
                 if time_is_up is not None:
                     time_is_up.forget()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from kdkit.core.distill.loop.checkpoint import changing_tensors
+from kdkit.core.distill.loop.checkpoint_state import changing_tensors
 
 State = Mapping[str, Tensor]
 """Name -> tensor, on the CPU: all that training changes."""

@@ -17,6 +17,7 @@ from kdkit.core.data import SampleIndex
 from kdkit.core.distill.correction.loader import CorrectedDataLoader
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.sampler import BatchSampler
+from kdkit.core.distill.loop.sharding import Sharding
 from kdkit.core.distill.loop.train import Batches, train
 from kdkit.core.distill.model.build import Build
 from kdkit.core.distill.plan.plan import grouped, number_turns
@@ -51,7 +52,7 @@ class Rehearsal:
     checkpoint_seconds: float
     reporter: Reporter
     corrected: CorrectedDataLoader | None = None
-    sharded: bool = False
+    sharding: Sharding | None = None
 
     def train(self, domains: Sequence[str], length: float) -> int:
         """Train on, from a checkpoint if there is one.
@@ -81,7 +82,7 @@ class Rehearsal:
             accelerator=self.accelerator,
             checkpoints=self.checkpoints(domains, steps),
             reporter=self.reporter,
-            sharded=self.sharded,
+            sharding=self.sharding,
         )
         return steps
 

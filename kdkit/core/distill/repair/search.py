@@ -11,7 +11,7 @@ import numpy as np
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.guard_tasks import STUDENT
 from kdkit.core.distill.judge import Judge, Judgement
-from kdkit.core.distill.loop.checkpoint import load_task_tensors
+from kdkit.core.distill.loop.checkpoint_state import load_task_tensors
 from kdkit.core.distill.model.interpolation import State, interpolate, save_state
 from kdkit.core.distill.model.task import DistillTask
 from kdkit.core.evaluation.scores import Evaluation

@@ -15,7 +15,7 @@ from kdkit.core.base.locks import file_lock
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.explain.explain import explain, plan_explanation, prepare_explanation
 from kdkit.core.distill.explain.runs import FOLDER, ExplainOptions
-from kdkit.core.distill.loop.checkpoint import task_tensors
+from kdkit.core.distill.loop.checkpoint_state import task_tensors
 from kdkit.core.distill.model.projection import module_key
 from kdkit.core.evaluation.leave_one_out import Explanation
 from kdkit.core.project.versions import Versions

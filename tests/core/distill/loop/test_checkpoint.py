@@ -14,11 +14,9 @@ from torch import nn
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
-from kdkit.core.distill.loop.checkpoint import (
-    KEEP,
-    SPARE_BYTES,
-    Checkpoints,
-    Progress,
+from kdkit.core.distill.loop.checkpoint import KEEP, SPARE_BYTES, Checkpoints
+from kdkit.core.distill.loop.checkpoint_files import Progress, checksum, file_of, write_progress
+from kdkit.core.distill.loop.checkpoint_state import (
     changing_bytes,
     changing_tensors,
     checkpoint_bytes,
@@ -51,7 +49,7 @@ def saved(folder: Path, *steps: int) -> Checkpoints:
     return checkpoints
 
 
-@pytest.mark.parametrize("file", ["task.safetensors", "optimizer.safetensors", "progress.json"])
+@pytest.mark.parametrize("file", [file_of(0), "progress.json"])
 @pytest.mark.parametrize("content", [b"", b"\x80" * 64, None], ids=["empty", "garbage", "missing"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, file: str, content: bytes | None
@@ -66,9 +64,36 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert all(name in heard.warnings[0] for name in ("step-00000005", "step-00000003"))
 
 
+def test_one_changed_bit_is_damage(tmp_path: Path) -> None:
+    checkpoints, task, heard = saved(tmp_path, 3, 5), make_task(), Heard()
+    path = tmp_path / "step-00000005" / file_of(0)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert checkpoints.restore(task, make_optimizer(task, SETTINGS), reporter=heard) == Progress(3, 1.0, [])
+    assert "checksum" in heard.warnings[0]
+
+
+def test_a_checkpoint_without_one_of_its_files_says_how_many_there_were(tmp_path: Path) -> None:
+    saved(tmp_path, 5)
+    folder = tmp_path / "step-00000005"
+    (folder / file_of(0)).rename(folder / file_of(1))
+    write_progress(folder, Progress(5, 1.0, []), {file_of(0): "", file_of(1): checksum(folder / file_of(1))})
+    with raises_error("KD-DIST-015", mentions=(file_of(0), "2 files")):
+        Checkpoints(tmp_path).restore(make_task(), make_optimizer(make_task(), SETTINGS))
+
+
+def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path) -> None:
+    other = nn.Linear(2, 2)
+    Checkpoints(tmp_path).save(other, make_optimizer(other, SETTINGS), Progress(5, 1.0, []))
+    task = make_task()
+    with raises_error("KD-DIST-015", where=str(tmp_path / "step-00000005")):
+        Checkpoints(tmp_path).restore(task, make_optimizer(task, SETTINGS))
+
+
 def test_without_a_readable_checkpoint_the_remedy_is_a_restart(tmp_path: Path) -> None:
     checkpoints, task = saved(tmp_path, 3, 5), make_task()
-    for path in tmp_path.rglob("task.safetensors"):
+    for path in tmp_path.rglob(file_of(0)):
         path.write_bytes(b"")
     with raises_error("KD-DIST-015", where=str(tmp_path / "step-00000003"), code=ExitCode.MISSING) as caught:
         checkpoints.restore(task, make_optimizer(task, SETTINGS), reporter=Heard())
@@ -94,7 +119,7 @@ def test_frozen_weights_are_not_in_checkpoints_and_stay_as_they_are(tmp_path: Pa
     task, other = frozen_task(1), frozen_task(2)
     before = {name: x.clone() for name, x in other.state_dict().items()}
     Checkpoints(tmp_path).save(task, make_optimizer(task, SETTINGS), Progress(3, 1.0, []))
-    (file,) = tmp_path.rglob("task.safetensors")
+    (file,) = tmp_path.rglob(file_of(0))
     assert not [name for name in load_file(file) if "image_tower" in name]
     assert Checkpoints(tmp_path).restore(other, make_optimizer(other, SETTINGS)) == Progress(3, 1.0, [])
     for name, x in other.state_dict().items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from kdkit.core.distill.loop.distributed import peer_errors, require_same_plan
+from kdkit.core.distill.loop.distributed import peer_errors, require_same
 from kdkit.core.distill.loop.interruption import interrupts_immediately, stop_requests
 from tests.errors import raises_error
 from tests.ranks import run_ranks
@@ -29,9 +29,9 @@ def test_an_ignored_hangup_stays_ignored() -> None:
 
 def _worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
-    require_same_plan("the same")
-    with raises_error("KD-DIST-043"):
-        require_same_plan(f"that of {rank}")
+    require_same(lambda: {"data": "the same"})
+    with raises_error("KD-DIST-043", mentions=("different plans", "process 1 ")):
+        require_same(lambda: {"data": "the same", "plans": f"that of {rank}"})
     with stop_requests(CPU) as stop:
         answers = []
         for step in range(5):

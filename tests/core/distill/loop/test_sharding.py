@@ -1,4 +1,5 @@
-"""FSDP2: two processes with parts of the weights train the student of one, and either continues the other's run."""
+"""FSDP2 and HSDP: four processes with parts of the weights train the student of one, and either continues the other's
+run."""
 
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from kdkit.core.contracts import Silent
-from kdkit.core.distill.loop.accelerator import launcher_shards
-from kdkit.core.distill.loop.checkpoint import Checkpoints, Progress
+from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.distill.loop.accelerator import make_accelerator
+from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.checkpoint_files import Progress
 from kdkit.core.distill.loop.parallel import Training
-from kdkit.core.distill.loop.sharding import blocks
+from kdkit.core.distill.loop.sharding import Sharding, blocks
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.micro_batches import MicroBatches
 from kdkit.core.distill.model.projection import TeacherProjection, make_heads
@@ -28,10 +30,11 @@ from kdkit.core.distill.plan.types import TrainSettings
 from kdkit.plugins.losses.clip import ClipLoss
 from kdkit.plugins.losses.fd import FeatureDistillation
 from kdkit.plugins.losses.icl import InteractiveContrast
-from tests.errors import raises_error
 from tests.ranks import run_ranks
 
-WORLD, BATCH, STEPS, BEGUN = 2, 8, 8, 3
+WORLD, BATCH, STEPS, BEGUN = 4, 8, 8, 3
+GROUPS = {1: "fsdp2", 2: "hsdp 2x2"}
+"""Groups that have all weights each, and what the lineage says of them."""
 Size: TypeAlias = int | Literal["auto"] | None
 SETTINGS = TrainSettings(
     steps=STEPS,
@@ -121,17 +124,26 @@ class Loader:
 
 
 def trained(
-    folder: Path, rank: int = 0, world: int = 1, *, size: Size = None, last: int = STEPS, sharded: bool = False
+    folder: Path,
+    rank: int = 0,
+    world: int = 1,
+    *,
+    size: Size = None,
+    last: int = STEPS,
+    sharding: Sharding | None = None,
+    loader: Loader | None = None,
+    reporter: Reporter | None = None,
+    seconds: float = 0.0,
 ) -> tuple[dict[str, Tensor], Progress]:
-    task, accelerator = make_task(size), Accelerator(cpu=True)
+    task, accelerator = make_task(size), make_accelerator("no", cpu=True)
     progress = train(
         task,
-        Loader(rank, world, last),
-        replace(SETTINGS, checkpoint_seconds=0.0),
+        loader or Loader(rank, world, last),
+        replace(SETTINGS, checkpoint_seconds=seconds),
         accelerator=accelerator,
         checkpoints=Checkpoints(folder),
-        reporter=Silent(),
-        sharded=sharded,
+        reporter=reporter or Silent(),
+        sharding=sharding,
     )
     accelerator.free_memory()
     return {name: x.detach().clone() for name, x in task.state_dict().items()}, progress
@@ -144,15 +156,16 @@ def _worker(rank: int, folder: str, port: int) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     runs = Path(folder)
-    whole, progress = trained(runs / "sharded", rank, WORLD, sharded=True, size=3)
-    assert progress.strategy == "fsdp2"
-    torch.save(whole, runs / f"weights-{rank}")
-    continued, _ = trained(runs / "begun by one", rank, WORLD, sharded=True, size="auto")
+    for groups in GROUPS:
+        whole, progress = trained(runs / f"sharded {groups}", rank, WORLD, sharding=Sharding(groups), size=1)
+        assert progress.strategy == GROUPS[groups]
+        torch.save(whole, runs / f"weights-{groups}-{rank}")
+    continued, _ = trained(runs / "begun by one", rank, WORLD, sharding=Sharding(2), size="auto")
     torch.save(continued, runs / f"continued-{rank}")
-    training = Training(make_task(None), SETTINGS, Accelerator(cpu=True), sharded=True)
+    training = Training(make_task(None), SETTINGS, Accelerator(cpu=True), Sharding())
     parts = {name: p for name, p in training.task.named_parameters() if p.ndim}
     assert all(isinstance(p, DTensor) and cast(Any, p).to_local().numel() < p.numel() for p in parts.values())
-    trained(runs / "begun by two", rank, WORLD, sharded=True, last=BEGUN)
+    trained(runs / "begun by four", rank, WORLD, sharding=Sharding(), last=BEGUN)
     dist.barrier()
     dist.destroy_process_group()
 
@@ -181,27 +194,18 @@ def same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], x, rtol=1e-9, atol=1e-9, msg=name)
 
 
-def test_sharded_weights_train_the_student_of_one(folder: Path, alone: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("groups", GROUPS)
+def test_sharded_weights_train_the_student_of_one(groups: int, folder: Path, alone: dict[str, Tensor]) -> None:
     """With clipped gradients, a moving average, micro-batches, and a teacher without a sample on one of them."""
     for rank in range(WORLD):
-        same(torch.load(folder / f"weights-{rank}", weights_only=True), alone)
+        same(torch.load(folder / f"weights-{groups}-{rank}", weights_only=True), alone)
 
 
 def test_a_run_continues_on_another_number_of_processes(folder: Path, alone: dict[str, Tensor]) -> None:
     for rank in range(WORLD):
         same(torch.load(folder / f"continued-{rank}", weights_only=True), alone)
-    same(trained(folder / "begun by two")[0], alone)
+    same(trained(folder / "begun by four")[0], alone)
 
 
 def test_blocks_are_what_repeats() -> None:
     assert len(list(blocks(make_task(None)))) == 3
-
-
-def test_the_choice_of_a_launcher_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not launcher_shards()
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert launcher_shards()
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
-    with raises_error("KD-DIST-404"):
-        launcher_shards()

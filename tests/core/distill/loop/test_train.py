@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.checkpoint_files import file_of
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.run import distill
@@ -72,7 +73,7 @@ def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(folder: Path) 
     with pytest.raises(InterruptedError):
         distill(open_project(folder), Options(cpu=True, seed=3, checkpoint_seconds=0.0), reporter=Stopped())
     newest = max((folder / ".kdkit" / "runs").glob("*/step-*"))
-    (newest / "task.safetensors").write_bytes(b"damaged")
+    (newest / file_of(0)).write_bytes(b"damaged")
     heard = Heard()
     resumed = distill(open_project(folder), Options(cpu=True, seed=3), reporter=heard)
     assert resumed is not None

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdkit.core.distill.loop.checkpoint import load_task_tensors
+from kdkit.core.distill.loop.checkpoint_state import load_task_tensors
 from kdkit.core.distill.model.interpolation import interpolate, save_state
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from kdkit.core.base.errors import ExitCode
 from kdkit.core.contracts import LossInput
-from kdkit.core.distill.loop.checkpoint import load_task_tensors, task_tensors
+from kdkit.core.distill.loop.checkpoint_state import load_task_tensors, task_tensors
 from kdkit.core.distill.loop.optimizer import make_optimizer
 from kdkit.core.distill.loop.train import learning_rate
 from kdkit.core.distill.model.projection import TeacherProjection, make_heads

@@ -10,7 +10,7 @@ import pytest
 
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.loop.accelerator import make_accelerator
-from kdkit.core.distill.loop.checkpoint import task_tensors
+from kdkit.core.distill.loop.checkpoint_state import task_tensors
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.prepare import prepare
