@@ -163,7 +163,8 @@ def test_two_machines_repair_the_student_as_one(toy: Cli, tmp_path: Path) -> Non
 
 
 def test_two_processes_train_the_answering_student_of_one(kdkit_cli: Cli, tmp_path: Path) -> None:
-    """Its losses are sums over samples: each process computes its share. The previous version's loss too."""
+    """Its losses are sums over samples: each process computes its share. The previous version's loss too. Each process
+    has a part of the weights."""
     root = kdkit_cli.folder
     root.rmdir()
     make_answering_project(root)
@@ -172,7 +173,7 @@ def test_two_processes_train_the_answering_student_of_one(kdkit_cli: Cli, tmp_pa
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     kdkit_cli.environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # as of torchrun
-    command = ("distill", "--cpu", "--incremental", "--json")
+    command = ("distill", "--cpu", "--shard", "--incremental", "--json")
     with (tmp_path / "out").open("w+") as out, (tmp_path / "err").open("w+") as err:
         ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
         both = [kdkit_cli.start(*command, env=rank, out=out, err=err) for rank in ranks]
@@ -180,7 +181,7 @@ def test_two_processes_train_the_answering_student_of_one(kdkit_cli: Cli, tmp_pa
     (root / "versions" / "current").write_text("v1\n", encoding="utf-8")
     alone = increment(root, restart=True).version
     lineages = [json.loads((root / "versions" / v / "lineage.json").read_text()) for v in ("v2", alone.name)]
-    assert [lineage["training"]["machine"]["processes"] for lineage in lineages] == [2, 1]
+    assert [lineage["training"]["machine"]["strategy"] for lineage in lineages] == ["fsdp2", "one process"]
     for two, one in zip(*(lineage["training"]["log"] for lineage in lineages), strict=True):
         assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
     two, one = (load_file(root / "versions" / v / "student" / "model.safetensors") for v in ("v2", alone.name))

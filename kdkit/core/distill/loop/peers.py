@@ -25,6 +25,8 @@ BEAT = 2.0
 FROZEN = 300.0
 """Seconds without a note after which a process counts as dead, although no connection to it broke. A thread that writes
 a note needs no time of the training; a machine that swaps, or reads from a slow network drive, may delay it."""
+_ENDED = "ended"
+"""Of how many ranks there is a note that they end."""
 
 
 class Watched:
@@ -62,6 +64,7 @@ class Peers(Watched):
         """Write why this rank ends, for the others, and give them time to read it; empty if it lost one of them."""
         with suppress(RuntimeError):  # the store is gone
             self._store.set(f"end/{self._rank}", json.dumps({"step": self.step, "why": failure}))
+            self._store.add(_ENDED, 1)
             self._ended.wait(1.5 * BEAT if failure else 0)
 
     def find_ended(self) -> str:
@@ -102,11 +105,13 @@ class Peers(Watched):
         self._store.set(f"note/{self._rank}", json.dumps({"beat": self._beats, "step": self.step}))
 
     def _read_all(self) -> None:
-        self._notes, self._ends = self._read("note"), self._read("end")
-
-    def _read(self, kind: str) -> dict[int, dict[str, Any]]:
-        keys = {rank: f"{kind}/{rank}" for rank in range(self._world)}
-        return {rank: json.loads(self._store.get(key)) for rank, key in keys.items() if self._store.check([key])}
+        """A few requests for any number of ranks."""
+        keys = [f"note/{rank}" for rank in range(self._world)]
+        if self._store.check(keys):
+            self._notes = {rank: json.loads(note) for rank, note in enumerate(self._store.multi_get(keys))}
+        if self._store.add(_ENDED, 0):
+            ends = {rank: f"end/{rank}" for rank in range(self._world)}
+            self._ends = {r: json.loads(self._store.get(key)) for r, key in ends.items() if self._store.check([key])}
 
 
 @contextmanager

@@ -163,13 +163,14 @@ def train(
             if due and (accelerator.is_main_process or training.sharded):
                 progress = Progress(step + 1, clock.seconds(), list(log))
                 checkpoints.save(training.task, optimizer, progress, average)
-                if stopping or last or step + 1 in loader.pauses:
+                if stopping or step + 1 in loader.pauses:
                     checkpoints.wait()
                 clock.restart()
                 if time_is_up is not None:
                     time_is_up.forget()
             if stopping:
                 raise KeyboardInterrupt(*stop.signals)
+        checkpoints.wait()
         if stop.requested():  # during the last step
             raise KeyboardInterrupt(*stop.signals)
     training.finish()
