@@ -39,8 +39,9 @@ def state_to_load(
     state = checkpoint_state(task, optimizer, average)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, shape in shapes.items():
-        if name.startswith(_OPTIMIZER) and name not in state:
-            p = parameters[int(name.split("/")[1])].detach()
+        number = int(name.split("/")[1]) if name.startswith(_OPTIMIZER) else len(parameters)
+        if name not in state and number < len(parameters):
+            p = parameters[number].detach()
             state[name] = torch.empty_like(p) if shape == p.shape else torch.zeros(shape)
     given = {name: x for name, x in shapes.items() if average is not None or not name.startswith("average/")}
     for name in sorted(given.keys() ^ state.keys()):
