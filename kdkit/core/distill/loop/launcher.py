@@ -56,7 +56,7 @@ def check_settings(precision: str) -> None:
         )
     if _is_set("ACCELERATE_USE_MEGATRON_LM"):
         raise KdkitError(
-            "KD-DIST-012",
+            "KD-DIST-526",
             "Megatron-LM is not supported",
             where="ACCELERATE_USE_MEGATRON_LM",
             fix="use torchrun or accelerate's multi-GPU, with --shard for sharded weights (FSDP2); LoRA, "
@@ -89,12 +89,14 @@ def _of_mesh() -> Sharding | None:
         if name.startswith(prefix) and name.endswith("_SIZE") and value.isdigit()
     }
     replicas, parts = sizes.pop("DP_REPLICATE_SIZE", 1), sizes.pop("DP_SHARD_SIZE", 1)
-    for name in [name for name, size in sizes.items() if size > 1]:
+    for name, size in sizes.items():
+        if size == 1:
+            continue
         raise KdkitError(
             "KD-DIST-521",
-            f"{name.removesuffix('_SIZE').lower()}_size {sizes[name]} is not supported",
+            f"{size} processes cannot share a layer or a text",
             where=prefix + name,
-            why="processes share samples and weights, not single layers or texts",
+            why="they share samples and weights",
             fix="set it to 1, and dp_shard_size to the number of processes, as --shard does",
         )
     return Sharding(replicas) if parts > 1 else None

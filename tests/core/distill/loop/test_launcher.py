@@ -96,7 +96,7 @@ def test_deepspeed_is_refused_with_the_command_that_does_the_same(
 @pytest.mark.parametrize(
     ("variable", "value", "precision", "id"),
     [
-        ("ACCELERATE_USE_MEGATRON_LM", "true", "no", "KD-DIST-012"),
+        ("ACCELERATE_USE_MEGATRON_LM", "true", "no", "KD-DIST-526"),
         ("ACCELERATE_MIXED_PRECISION", "bf16", "no", "KD-DIST-013"),
         ("ACCELERATE_MIXED_PRECISION", "fp16", "bf16", "KD-DIST-013"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "no", "KD-DIST-014"),
