@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import socket
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kdkit.core.base.errors import ExitCode
 from tests.conftest import Cli, InstallPlugin, start
 from tests.core.distill.answering import add_domain, increment, make_answering_project, write_recipe
 from tests.toy_project import RECIPE, make_project, train_teacher
@@ -188,6 +190,23 @@ def test_two_processes_train_the_answering_student_of_one(kdkit_cli: Cli, tmp_pa
     for name, x in one.items():
         if not name.endswith("k_proj.bias"):  # hardly changes the output: Adam makes steps of its gradient's rounding
             torch.testing.assert_close(two[name], x, rtol=1e-2, atol=1e-3, msg=name)
+
+
+def test_two_machines_with_different_registries_are_told_before_they_extract(toy: Cli, tmp_path: Path) -> None:
+    shutil.copytree(toy.folder, other := tmp_path / "other")
+    with (other / "registry.yaml").open("a", encoding="utf-8") as file:
+        file.write("optimizer: {lr: 0.5}\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    toy.environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # as of torchrun
+    said, machines = [tmp_path / f"rank-{rank}" for rank in range(2)], []
+    for rank, (folder, path) in enumerate(zip((toy.folder, other), said, strict=True)):
+        with path.open("w") as err:
+            variables = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            machines.append(toy.start("distill", "--cpu", "--project", str(folder), env=variables, out=err, err=err))
+    assert [machine.wait(300) for machine in machines] == [ExitCode.FOUND] * 2
+    assert all("KD-DIST-043" in path.read_text() and "different registry" in path.read_text() for path in said)
+    assert not (toy.folder / "features").exists()
 
 
 def test_an_unknown_precision(toy: Cli) -> None:
