@@ -25,6 +25,8 @@ BEAT = 2.0
 FROZEN = 300.0
 """Seconds without a note after which a process counts as dead, although no connection to it broke. A thread that writes
 a note needs no time of the training; a machine that swaps, or reads from a slow network drive, may delay it."""
+SLOW = 600.0
+"""Seconds at one step after which the main process says at which step each process is; loaders may take that long."""
 _ENDED = "ended"
 """Of how many ranks there is a note that they end."""
 
@@ -89,6 +91,7 @@ class Peers(Watched):
 
     def _watch(self) -> None:
         changed = dict.fromkeys(range(self._world), time.monotonic())
+        step, since = self.step, time.monotonic()
         with suppress(RuntimeError):  # the store is gone: the process that had it has ended, which the training notices
             while not self._ended.wait(BEAT):
                 before = self._notes
@@ -99,6 +102,14 @@ class Peers(Watched):
                         changed[rank] = time.monotonic()
                     elif time.monotonic() - changed[rank] > FROZEN and rank not in self._ends:
                         _end_run(rank, note["step"])
+                if step != self.step or time.monotonic() - since > SLOW:
+                    if step == self.step and self._rank == 0:
+                        self._say_steps()
+                    step, since = self.step, time.monotonic()
+
+    def _say_steps(self) -> None:
+        steps = ", ".join(f"process {rank} at step {note['step']}" for rank, note in self._notes.items())
+        sys.stderr.write(f"no step for {SLOW:.0f} s: {steps}\n")
 
     def _note(self) -> None:
         self._beats += 1
