@@ -44,15 +44,29 @@ class FeatureMethods(OpenedProject):
         return FeatureStatus(column_statuses(project, index, self.reporter))
 
     def extract(
-        self, teachers: Sequence[str] = (), *, device: str = "cpu", batch_size: int = 64, workers: int | None = None
+        self,
+        teachers: Sequence[str] = (),
+        *,
+        device: str = "cpu",
+        batch_size: int = 64,
+        workers: int | None = None,
+        memory: float | None = None,
+        ray: str | None = None,
+        tasks: int = 1,
     ) -> ExtractedFeatures:
         """Extract missing features. It can be interrupted; the same call resumes.
 
+        Several processes may do so at the same time, also on other machines that share the folder. They share the
+        work; each returns when all is stored.
+
         Args:
             teachers: by default all of the registry.
-            device: ``cpu``, ``cuda``, ``cuda:1`` ...
+            device: ``cpu``, ``cuda``, ``cuda:1`` ...; under ``torchrun``, ``cuda`` is the GPU of the process.
             batch_size: samples per forward pass.
             workers: threads that decode and preprocess; by default one per processor.
+            memory: gigabytes for the models of one pass over the images; by default 80 % of what is free.
+            ray: address of a Ray cluster whose machines share the folder; ``local`` starts one on this machine.
+            tasks: workers there, each with one GPU, or with one CPU where ``device`` is ``cpu``.
 
         Example:
             >>> project.extract()[0].teacher
@@ -60,17 +74,37 @@ class FeatureMethods(OpenedProject):
         """
         from kdkit.api.features import ExtractedFeatures
         from kdkit.core.data import load_index
+        from kdkit.core.features.extract.extraction import device_of_rank
         from kdkit.core.features.extract.missing import extract_missing
 
         project = self._open()
-        with project.exclusive("kdkit features extract"):
+        budget = None if memory is None else int(memory * 1e9)
+        with project.shared("kdkit features extract"):
+            if ray is not None:
+                from kdkit.core.features.extract.on_ray import extract_on_ray
+
+                return ExtractedFeatures(
+                    extract_on_ray(
+                        project,
+                        teachers,
+                        address=ray,
+                        tasks=tasks,
+                        device=device,
+                        batch_size=batch_size,
+                        workers=workers,
+                        memory=budget,
+                        reporter=self.reporter,
+                    )
+                )
             done = extract_missing(
                 project,
                 load_index(project, self.reporter),
                 teachers,
-                device=device,
+                device=device_of_rank(device),
                 batch_size=batch_size,
                 workers=workers,
+                memory=budget,
+                shared=True,
                 reporter=self.reporter,
             )
         return ExtractedFeatures(tuple(done))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kdkit.cli import console
+from kdkit.cli.processes import run_in_processes
 from kdkit.core.base.errors import ExitCode
 
 Repository = Annotated[str, typer.Argument(metavar="ORG/NAME", help="A data set repository.")]
@@ -36,17 +37,47 @@ def show(context: typer.Context, folder: console.ProjectOption = None, json: con
 def extract(
     teachers: Teachers = None,
     folder: console.ProjectOption = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1 ... (default: cpu; with --gpus, the GPU of each process).")
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Extract in N processes, one per GPU; with --device cpu, N on the CPU."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per forward pass.")] = 64,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode and preprocess (default: one per processor).")
     ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(metavar="GB", min=0.001, help="Memory for the models of one pass (default: 80 % of the free)."),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run the --gpus processes as tasks of a Ray cluster: auto, local ..."),
+    ] = None,
     json: console.JsonOption = False,
 ) -> None:
-    """Extract missing features. It can be interrupted; the same command resumes."""
-    project = console.project(folder)
+    """Extract missing features. It can be interrupted; the same command resumes.
+
+    The same command may run several times at once, on this machine and on others that share the folder: the processes
+    share the work.
+    """
     console.resumable()
-    console.emit(project.extract(teachers or (), device=device, batch_size=batch_size, workers=workers), json=json)
+    if gpus is not None and ray is None:
+        run_in_processes(gpus, cpu=device == "cpu", further=() if device else ("--device", "cuda"))
+        return
+    done = console.project(folder).extract(
+        teachers or (),
+        device=device or ("cpu" if gpus is None else "cuda"),
+        batch_size=batch_size,
+        workers=workers,
+        memory=memory,
+        ray=ray,
+        tasks=gpus or 1,
+    )
+    if console.first_process():
+        console.emit(done, json=json)
 
 
 def import_(

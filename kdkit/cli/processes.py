@@ -16,13 +16,14 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 OPTION = "--gpus"
 
 
-def run_in_processes(count: int, *, cpu: bool) -> None:
+def run_in_processes(count: int, *, cpu: bool, further: Sequence[str] = ()) -> None:
     """Run this process's command in ``count`` processes and wait for them; the first one prints.
 
     If one fails, torch's launcher ends the others, and this process exits with the code of the first that failed.
 
     Args:
         cpu: the processes use the CPU.
+        further: words to add to the command.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, or another signal that ends the run.
@@ -57,7 +58,7 @@ def run_in_processes(count: int, *, cpu: bool) -> None:
     )
     streams.lend_stdout()
     try:
-        elastic_launch(config, sys.executable)("-m", "kdkit", *without_option(sys.argv[1:]))
+        elastic_launch(config, sys.executable)("-m", "kdkit", *without_option(sys.argv[1:]), *further)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
@@ -105,6 +106,6 @@ def _killed(rank: int, number: int) -> KdkitError:
         "KD-DIST-402",
         f"process {rank} of this run was ended by signal {number}",
         why="signal 9 usually means that the machine had no memory left" if number == 9 else "",
-        fix="the same command continues from the last checkpoint",
+        fix="the same command continues from what was saved",
         code=ExitCode.MISSING,
     )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import h5py
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from kdkit.core.base.errors import ExitCode
+from kdkit.core.features.extract.shared import FOLDER
+from kdkit.core.features.extract.workers import Workers
+from kdkit.core.project.project import Project
 from tests.conftest import Cli, InstallPlugin
 from tests.core.data.projects import make_project, row
 
@@ -126,3 +132,46 @@ def test_import(project: Cli) -> None:
     assert "4 of 24 samples have none" in done.stderr
     assert project("lock", "--check").code == 0
     assert project("remove-teacher", "tiles").code == 0
+
+
+def test_processes_share_the_work(project: Cli) -> None:
+    """Three commands at once, one of them with two processes, store the bytes of one; another batch size is refused."""
+    store, kept = project.folder / "features", project.folder / "alone"
+    alone = project("features", "extract", "--json", env={"OMP_NUM_THREADS": "1"})
+    assert alone.json[0]["new"] == 24
+    store.rename(kept)
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        several = project.start("features", "extract", "--json", "--gpus", "2", "--device", "cpu", out=out, err=err)
+        other = project("features", "extract", env={"OMP_NUM_THREADS": "1"})
+        assert (several.wait(300), other.code) == (0, 0), other.stderr
+        out.seek(0)
+        assert all(row["teacher"] == "patch" for row in json.loads(out.read()))
+    files = {path.relative_to(kept) for path in kept.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(store) for path in store.rglob("*") if path.is_file()}
+    assert all((kept / path).read_bytes() == (store / path).read_bytes() for path in files)
+
+
+def test_workers_with_other_options_are_refused(project: Cli) -> None:
+    with Workers(project.folder / "features" / FOLDER, {"batch size": "64"}):
+        found = project("features", "extract", "--batch-size", "8", "--json")
+    assert found.code == ExitCode.FOUND
+    assert found.json["error"]["id"] == "KD-FEAT-540"
+    assert "there 64, here 8" in found.stderr
+
+
+def test_a_small_memory_budget_gives_several_passes(project: Cli) -> None:
+    save_teacher(project.folder / "second", 2)
+    words = ["--from", "local:second", "--loader", "patch", "--license", "mit"]
+    assert project("add-teacher", "second", *words).code == 0
+    done = project("features", "extract", "--memory", "0.001", "--json")
+    assert (done.code, [row["new"] for row in done.json]) == (0, [24, 24])
+
+
+def test_another_command_waits_for_no_worker(project: Cli) -> None:
+    """Commands that write need the project for themselves; workers of an extraction do not."""
+    here = Project(project.folder)
+    with here.shared("kdkit features extract"):
+        assert project("features", "extract").code == 0
+        assert "KD-PROJ-002" in project("lock").stderr
+    with here.exclusive("kdkit distill"):
+        assert "KD-PROJ-002" in project("features", "extract").stderr

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def try_lock(file: IO[Any] | int) -> bool | None:
+def try_lock(file: IO[Any] | int, *, shared: bool = False) -> bool | None:
     """Lock an open file until it is closed.
+
+    Args:
+        file: open for reading and writing.
+        shared: others may share the lock; otherwise nobody else has any.
 
     Returns:
         False if another process holds the lock; None on a file system without locks.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
@@ -52,6 +56,24 @@ def file_lock(path: Path) -> Iterator[bool | None]:
             # If its last holder deleted it between our two calls, lock the next file of this name.
             if not locked or _is_at(handle.fileno(), path):
                 yield locked
+                return
+
+
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Lock the file ``path``, which is made if it is absent, until the block ends; waits for other processes.
+
+    On a file system without locks, the block runs at once.
+
+    Raises:
+        FileNotFoundError: its folder does not exist.
+    """
+    while True:
+        with open(path, "a", encoding="utf-8") as handle:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_at(handle.fileno(), path):
+                yield
                 return
 
 

@@ -197,16 +197,36 @@ class Project:
         Raises:
             KdkitError: another kdkit process holds the lock; or, inside the block, the disk is full or read-only.
         """
+        if os.environ.get("RANK", "0") != "0":
+            yield
+            return
+        with self._locked(command, shared=False):
+            yield
+
+    @contextmanager
+    def shared(self, command: str) -> Iterator[None]:
+        """Lock the project as :meth:`exclusive` does, but share the lock with other processes of the same command.
+
+        Every rank of a distributed run shares it.
+
+        Raises:
+            KdkitError: as :meth:`exclusive`; on a file system without locks, another process of this command too.
+        """
+        with self._locked(command, shared=True):
+            yield
+
+    @contextmanager
+    def _locked(self, command: str, *, shared: bool) -> Iterator[None]:
         from kdkit.core.base.system_errors import system_errors
 
         held = _HELD.get()
-        if os.environ.get("RANK", "0") != "0" or self.root.resolve() in held:
+        if self.root.resolve() in held:
             yield
             return
         with system_errors(str(self.root)):
             self.state.mkdir(parents=True, exist_ok=True)
             with open(self.state / "busy", "a+", encoding="utf-8") as handle:
-                self._take_lock(handle)
+                self._take_lock(handle, shared=shared)
                 handle.truncate(0)
                 handle.write(json.dumps({"pid": os.getpid(), "host": gethostname(), "command": command}))
                 handle.flush()
@@ -227,9 +247,9 @@ class Project:
         finally:
             shutil.rmtree(room, ignore_errors=True)
 
-    def _take_lock(self, handle: TextIO) -> None:
+    def _take_lock(self, handle: TextIO, *, shared: bool) -> None:
         """Lock the open file; on a file system without locks, only a living process that it names counts."""
-        locked = try_lock(handle)
+        locked = try_lock(handle, shared=shared)
         if locked:
             return
         holder = _read_holder(handle)

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+import kdkit
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import format_size
 from kdkit.core.base.threads import usable_processors
-from kdkit.core.contracts import Reporter, Sample, SignalSource, Silent, TextEncoder
+from kdkit.core.contracts import Answering, Reporter, SignalSource, Silent
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.features.extract.answers import answer_missing
-from kdkit.core.features.extract.endpoint_answers import has_signals, with_top_logprobs
-from kdkit.core.features.extract.prefetch import Prepared, Work, prefetch
+from kdkit.core.features.extract.claims import Claims
+from kdkit.core.features.extract.column_plan import ColumnPlan
+from kdkit.core.features.extract.endpoint_answers import with_top_logprobs
+from kdkit.core.features.extract.passes import run_pass, samples_of, wanted_by
+from kdkit.core.features.extract.prompt_features import embed_prompts
 from kdkit.core.features.extract.refusals import require_accepted
-from kdkit.core.features.extract.shard_writer import Indices, ShardWriter
+from kdkit.core.features.extract.shard_writer import ShardWriter
+from kdkit.core.features.extract.shared import (
+    FOLDER,
+    BeatingReporter,
+    PendingBlock,
+    SharedExtraction,
+    alone,
+    samples_digest,
+)
 from kdkit.core.features.extract.unreadable import Mask, readable_again, report_unreadable
+from kdkit.core.features.extract.workers import Workers
 from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.header import Header
 from kdkit.core.features.store.shard import BLOCK_ROWS, Shard
@@ -72,6 +85,7 @@ def extract(
     block_rows: int = BLOCK_ROWS,
     again: Mask | None = None,
     resume: bool = True,
+    shared: bool = False,
 ) -> tuple[Extracted, ...]:
     """Store the signals of all samples that the teachers' columns lack, and features of ``prompts``.
 
@@ -93,90 +107,135 @@ def extract(
         block_rows: rows per commit.
         again: (N,) images to try again, from :func:`readable_again` by default.
         resume: finish interrupted shards; False for an index of a part of the samples, which lacks some of theirs.
+        shared: other processes may do the same at the same time. Each computes what no other one has claimed, and
+            returns when all is stored; counts of rows include theirs.
 
     Raises:
         KdkitError: no such device; a full disk; an answer that a teacher refuses; NaN in a signal (naming the sample);
-            unreadable images, once all others are stored, unless their data entry skips them.
+            unreadable images, once all others are stored, unless their data entry skips them; a ``shared`` worker with
+            other samples, batch size or fingerprints.
     """
-    reporter = reporter or Silent()
-    live = live or {}
+    reporter, live = reporter or Silent(), live or {}
+    threads = workers or min(16, usable_processors())
+    _place_models(teachers, live, device)
+    with ExitStack() as stack:
+        claims = stack.enter_context(_joined(store, teachers, index, batch_size, reporter)) if shared else None
+        with claims.workers.planning() if claims else nullcontext():
+            begun = _begin(store, teachers, index, prompts, live, batch_size, again, resume, reporter)
+            blocks = begun.blocks(block_rows) if claims else []
+        if claims:
+            reporter = BeatingReporter(reporter, claims)
+            SharedExtraction(index, blocks, claims, min(batch_size, block_rows), reporter).run(threads)
+        else:
+            for writers in _passes(begun.plans, begun.signals, min(batch_size, block_rows), block_rows):
+                _run_pass(index, writers, batch_size, threads, reporter)
+        columns = store.reopened(begun.columns)
+        answers = [
+            _answer(teacher, column, index, begun.again, reporter, claims)
+            for teacher, column in zip(teachers, columns, strict=True)
+        ]
+    columns = store.reopened(columns)
+    done = tuple(_summary(*counts) for counts in zip(columns, repeat(index), begun.kept, begun.new_prompts, answers))
+    report_unreadable(columns, index, reporter)
+    return done
+
+
+@contextmanager
+def _joined(
+    store: FeatureStore, teachers: Sequence[OpenTeacher], index: SampleIndex, batch_size: int, reporter: Reporter
+) -> Iterator[Claims]:
+    """This process among the workers of the store."""
+    settings = {
+        "version of kdkit": kdkit.__version__,
+        "batch size": str(batch_size),
+        "set of samples": f"{len(index)} with digest {samples_digest(index)}",
+        **{f"fingerprint of teacher '{teacher.name}'": teacher.fingerprint[:12] for teacher in teachers},
+    }
+    with Workers(store.root / FOLDER, settings) as workers:
+        yield Claims(workers, reporter)
+
+
+def _place_models(teachers: Sequence[OpenTeacher], live: Mapping[str, str], device: str) -> None:
+    """Move each model to its device, once all devices are known to work."""
     devices = [
         usable_device(live[t.name], LIVE_FIX.format(t.name)) if t.name in live else usable_device(device)
         for t in teachers
     ]
-    for teacher in teachers:
-        for path in store.set_aside_damage(teacher.name):
-            reporter.warn(f"{path} is damaged: renamed to {path.name}.damaged, and computed again")
-    columns = [store.create(_header(teacher)) for teacher in teachers]
-    again = readable_again(columns, index) if again is None else again
     for teacher, target in zip(teachers, devices, strict=True):
         if isinstance(teacher.model, nn.Module):
             teacher.model.to(target)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """An extraction before its first block, by teacher."""
+
+    columns: Sequence[Column]
+    signals: Sequence[SignalSource]
+    plans: Sequence[ColumnPlan]
+    again: Mask
+    kept: Sequence[int]
+    new_prompts: Sequence[int]
+
+    def blocks(self, block_rows: int) -> list[PendingBlock]:
+        """All pending blocks, those of new shards too, which this makes."""
+        found = []
+        for plan, source in zip(self.plans, self.signals, strict=True):
+            new = [(plan.add_shard(block_rows), plan.new)] if len(plan.new) else []
+            for path, samples in [*plan.resume, *new]:
+                shard = Shard(path, writable=True)
+                found += [PendingBlock(source, shard, block, samples) for block in shard.pending()]
+        return found
+
+
+def _begin(
+    store: FeatureStore,
+    teachers: Sequence[OpenTeacher],
+    index: SampleIndex,
+    prompts: Sequence[str],
+    live: Mapping[str, str],
+    batch_size: int,
+    again: Mask | None,
+    resume: bool,
+    reporter: Reporter,
+) -> _Begun:
+    """Make the columns, set damage aside, embed the prompts, and find what is missing."""
+    for teacher in teachers:
+        for path in store.set_aside_damage(teacher.name):
+            reporter.warn(f"{path} is damaged: renamed to {path.name}.damaged, and computed again")
+    for column in [store.create(_header(teacher)) for teacher in teachers]:
+        column.discard_damage()
+    columns = [store.column(teacher.name, teacher.fingerprint) for teacher in teachers]
+    again = readable_again(columns, index) if again is None else again
     kept = [int((column.locate(index) >= 0).sum()) for column in columns]
     new_prompts = [
-        _embed_prompts(store, teacher, column, prompts, batch_size)
+        embed_prompts(store, teacher, column, prompts, batch_size)
         for teacher, column in zip(teachers, columns, strict=True)
     ]
-    plans = [_Plan(column, index, again, live=column.teacher in live, resume=resume) for column in columns]
+    plans = [ColumnPlan(column, index, again, live=column.teacher in live, resume=resume) for column in columns]
     for teacher, plan in zip(teachers, plans, strict=True):
         require_accepted(teacher.name, teacher.model, index.samples.take(plan.samples))
     _check_space(store.root, plans)
     signals = [with_top_logprobs(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
-    for writers in _passes(plans, signals, min(batch_size, block_rows), block_rows):
-        _run_pass(index, writers, batch_size, workers or min(16, usable_processors()), reporter)
-    columns = [store.column(c.teacher, c.fingerprint) for c in columns]
-    answers = [answer_missing(t, c, index, again, reporter) for t, c in zip(teachers, columns, strict=True)]
-    columns = [store.column(c.teacher, c.fingerprint) for c in columns]
-    done = tuple(_summary(*counts) for counts in zip(columns, repeat(index), kept, new_prompts, answers))
-    report_unreadable(columns, index, reporter)
-    return done
+    return _Begun(columns, signals, plans, again, kept, new_prompts)
+
+
+def _answer(
+    teacher: OpenTeacher, column: Column, index: SampleIndex, again: Mask, reporter: Reporter, claims: Claims | None
+) -> int:
+    """Let a generating teacher answer; one worker at a time, so that the journal has the order of one process."""
+    if claims is None or not isinstance(teacher.model, Answering):
+        return answer_missing(teacher, column, index, again, reporter)
+    with alone(claims, f"answers-{teacher.name}-{column.folder.name}"):
+        return answer_missing(teacher, column, index, again, reporter)
 
 
 def _header(teacher: OpenTeacher) -> Header:
     return Header(teacher.name, teacher.fingerprint, dict(teacher.parts), tuple(teacher.signals.signals))
 
 
-class _Plan:
-    """What one column lacks: the pending blocks of unfinished shards, and the samples of a new shard."""
-
-    def __init__(
-        self, column: Column, index: SampleIndex, again: Mask, *, live: bool = False, resume: bool = True
-    ) -> None:
-        self.column = column
-        unfinished = column.pending() if resume else []
-        keyed = enumerate(zip(index.ids, index.digests.tolist(), strict=True)) if unfinished else ()
-        position = {key: i for i, key in keyed}
-        self.resume: list[tuple[Path, Indices]] = []
-        wanted = index.answered(held_out=live) & bool(column.signals) & has_signals(column, index)
-        absent = wanted & (column.locate(index) < 0)
-        missing = absent & (again | ~column.unreadable(index))
-        for shard, blocks in unfinished:
-            keys = zip(shard.ids, shard.digests.tolist(), strict=True)
-            samples = np.fromiter((position.get(key, -1) for key in keys), np.int64, len(shard))
-            pending = np.isin(np.arange(len(shard)) // shard.block_rows, blocks)
-            samples[~pending | ((samples >= 0) & ~absent[samples])] = -1
-            missing[samples[samples >= 0]] = False
-            self.resume.append((shard.path, samples))
-        self.new: Indices = np.flatnonzero(missing).astype(np.int64)
-        self._ids = [index.ids[i] for i in self.new]
-        self._digests: NDArray[np.uint64] = index.digests[self.new]
-
-    @property
-    def samples(self) -> Indices:
-        """All samples to compute, those of unfinished shards first."""
-        return np.concatenate([*(samples[samples >= 0] for _, samples in self.resume), self.new])
-
-    @property
-    def new_bytes(self) -> int:
-        return len(self.new) * (self.column.header.row_bytes + 64)
-
-    def add_shard(self, block_rows: int) -> Path:
-        """Make the shard of the new samples."""
-        return self.column.add_shard(self._ids, self._digests, block_rows)
-
-
 def _passes(
-    plans: Sequence[_Plan], signals: Sequence[SignalSource], batch_size: int, block_rows: int
+    plans: Sequence[ColumnPlan], signals: Sequence[SignalSource], batch_size: int, block_rows: int
 ) -> Iterator[list[ShardWriter]]:
     """Groups of writers that share one pass over the images, because all take samples in ascending order.
 
@@ -199,39 +258,13 @@ def _passes(
 
 
 def _run_pass(
-    index: SampleIndex, writers: Sequence[ShardWriter], batch_size: int, workers: int, reporter: Reporter
+    index: SampleIndex, writers: Sequence[ShardWriter], batch_size: int, threads: int, reporter: Reporter
 ) -> None:
     """Read each image that any of the writers wants, once."""
-    todo = _takers(index, writers)
-    work: list[Work] = [(sample, [writer.prepare for writer in takers]) for sample, takers in todo]
-    started = time.monotonic()
-    with closing(prefetch(work, workers, ahead=2 * batch_size)) as results:
-        for done, ((sample, takers), result) in enumerate(zip(todo, results, strict=True), start=1):
-            _write(sample, takers, result)
-            if done % 16 == 0 or done == len(todo):
-                reporter.progress("features", done, len(todo), _speed(done, len(todo), started))
-
-
-def _takers(index: SampleIndex, writers: Sequence[ShardWriter]) -> list[tuple[Sample, Sequence[ShardWriter]]]:
-    """Each wanted sample with its writers, ascending; a single writer keeps its own order."""
-    if len(writers) == 1:
-        return [(index.samples[i], writers) for i in writers[0].wanted]
-    wanted = [writer.wanted for writer in writers]
-    order = np.unique(np.concatenate([np.zeros(0, np.int64), *wanted]))
-    members = [np.isin(order, want).tolist() for want in wanted]
-    return [
-        (index.samples[i], [writer for writer, here in zip(writers, flags, strict=True) if here])
-        for i, *flags in zip(order, *members, strict=True)
-    ]
-
-
-def _write(sample: Sample, writers: Sequence[ShardWriter], result: Prepared) -> None:
-    if isinstance(result, KdkitError):
-        for writer in writers:
-            writer.mark_unreadable()
-    else:
-        for writer, item in zip(writers, result, strict=True):
-            writer.add(sample, item)
+    total, started = len(wanted_by(writers)), time.monotonic()
+    for done, _ in enumerate(run_pass(samples_of(index, writers), batch_size, threads), start=1):
+        if done % 16 == 0 or done == total:
+            reporter.progress("features", done, total, _speed(done, total, started))
 
 
 def _speed(done: int, total: int, started: float) -> str:
@@ -239,31 +272,7 @@ def _speed(done: int, total: int, started: float) -> str:
     return f"{rate:.0f} images/s, {(total - done) / rate:.0f} s left"
 
 
-def _embed_prompts(
-    store: FeatureStore, teacher: OpenTeacher, column: Column, prompts: Sequence[str], batch_size: int
-) -> int:
-    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in column.texts]
-    if not new or not isinstance(teacher.model, TextEncoder):
-        return 0
-    with torch.inference_mode():
-        parts = [
-            teacher.model.encode_text(new[start : start + batch_size]).float().cpu()
-            for start in range(0, len(new), batch_size)
-        ]
-    features = torch.cat(parts).numpy()
-    bad = ~np.isfinite(features).all(axis=1)
-    if bad.any():
-        raise KdkitError(
-            "KD-FEAT-002",
-            f"teacher '{teacher.name}' returned NaN or infinity for the text '{new[int(bad.argmax())]}'",
-            fix="check its files, or remove it: kdkit remove-teacher " + teacher.name,
-            code=ExitCode.FOUND,
-        )
-    store.put_texts(teacher.name, teacher.fingerprint, dict(zip(new, features, strict=True)))
-    return len(new)
-
-
-def _check_space(folder: Path, plans: Sequence[_Plan]) -> None:
+def _check_space(folder: Path, plans: Sequence[ColumnPlan]) -> None:
     needed = sum(plan.new_bytes for plan in plans)
     free = shutil.disk_usage(folder).free
     if needed and free < needed + SPARE_BYTES:
@@ -295,6 +304,11 @@ def usable_device(name: str, fix: str = "choose another by --device, for example
             code=ExitCode.MISSING,
         ) from error
     return device
+
+
+def device_of_rank(name: str) -> str:
+    """``cuda`` as the GPU of this process, where ``torchrun`` started one process per GPU; other names as they are."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
 
 
 def _summary(column: Column, index: SampleIndex, kept: int, prompts: int, answers: int) -> Extracted:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import Journal
+from kdkit.core.base.locks import wait_for_lock
 from kdkit.core.contracts import SPLITS, TEXT, Reporter, Silent
 from kdkit.core.data.names import name_some
 from kdkit.core.data.prompts import project_prompts
 from kdkit.core.features.extract.answers import ANSWERS, count_unanswered
 from kdkit.core.features.extract.endpoint_answers import PSEUDO_LABELS, has_signals, only_own_answers
+from kdkit.core.features.extract.memory_budget import default_budget, teachers_at_once
 from kdkit.core.features.extract.unreadable import Mask, readable_again, report_unreadable
 from kdkit.core.features.store.column import UNREADABLE_IMAGES, Column
 from kdkit.core.features.store.header import import_command, is_damage
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from kdkit.core.teachers import OpenTeacher
 
 
+UNREADABLE_ERROR = "KD-FEAT-005"
 _PASSING = ("KD-FEAT-003", "KD-FEAT-005", "KD-FEAT-013", "KD-PROJ-002", "KD-BASE-002")
 """Errors of an extraction after which trust can be measured from stored features."""
 
@@ -44,6 +47,8 @@ def extract_missing(
     device: str = "cpu",
     batch_size: int = 64,
     workers: int | None = None,
+    memory: int | None = None,
+    shared: bool = False,
     reporter: Reporter | None = None,
 ) -> tuple[Extracted, ...]:
     """Extract what the columns of ``teachers`` (by default all of the registry) lack, prompts included.
@@ -53,6 +58,8 @@ def extract_missing(
 
     Args:
         further_prompts: beside those of the project.
+        device, batch_size, workers, shared: as of :func:`kdkit.core.features.extract.extraction.extract`.
+        memory: bytes for the models of one pass over the images; by default 80 % of what is free on the device.
 
     Raises:
         KdkitError: a teacher is not in the registry or not locked; errors of
@@ -70,22 +77,51 @@ def extract_missing(
     if not missing.counts:
         report_unreadable(missing.columns, index, reporter)
         return ()
-    from kdkit.core.features.extract.extraction import extract
-    from kdkit.core.teachers import open_teacher
+    from kdkit.core.features.extract.extraction import extract, usable_device
 
-    opened = [open_teacher(project, name, reporter=reporter) for name in missing.counts]
-    return extract(
-        store,
-        opened,
-        index,
-        prompts=prompts,
-        live=live,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        reporter=reporter,
-        again=missing.again,
-    )
+    memory = default_budget(usable_device(device)) if memory is None else memory
+    done: list[Extracted] = []
+    unreadable: KdkitError | None = None
+    for names in teachers_at_once(list(missing.counts), project.lock, memory, reporter):
+        opened = _open_all(project, names, reporter)
+        try:
+            done += extract(
+                store,
+                opened,
+                index,
+                prompts=prompts,
+                live=live,
+                device=device,
+                batch_size=batch_size,
+                workers=workers,
+                reporter=reporter,
+                again=missing.again,
+                shared=shared,
+            )
+        except KdkitError as error:
+            if error.id != UNREADABLE_ERROR:
+                raise
+            unreadable = error  # the other teachers' features are stored first
+        finally:
+            del opened  # before the next group is loaded
+    if unreadable is not None:
+        raise unreadable
+    return tuple(done)
+
+
+def _open_all(project: Project, names: Sequence[str], reporter: Reporter) -> list[OpenTeacher]:
+    """Open teachers; of several processes, one at a time fetches files that are not here."""
+    from kdkit.core.teachers import open_teacher
+    from kdkit.core.teachers.open import materialize
+
+    absent = [name for name in names if not (project.artifacts / name).is_dir()]
+    if absent:
+        project.state.mkdir(parents=True, exist_ok=True)
+        with wait_for_lock(project.state / "fetching.busy"):
+            for name in absent:
+                if name in project.lock.teachers and not (project.artifacts / name).is_dir():
+                    materialize(project, name, reporter=reporter)
+    return [open_teacher(project, name, reporter=reporter) for name in names]
 
 
 def extract_calibration(project: Project, index: SampleIndex, *, device: str, reporter: Reporter) -> None:

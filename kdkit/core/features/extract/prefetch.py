@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,11 @@ Work = tuple[Sample, Sequence[Prepare]]
 Prepared = list[Any] | KdkitError
 
 
-def prefetch(work: Sequence[Work], workers: int, ahead: int) -> Generator[Prepared, None, None]:
+def prefetch(work: Iterable[Work], workers: int, ahead: int) -> Generator[Prepared, None, None]:
     """Decode each sample's image once and call its functions on it, in order.
 
     Args:
-        work: pairs of a sample and the functions to call with its image.
+        work: pairs of a sample and the functions to call with its image; read no further than ``ahead``.
         workers: threads.
         ahead: how many results may wait to be consumed.
 

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdkit.core.contracts import Sample, SignalSource
 from kdkit.core.features.extract.encode import Encoder
-from kdkit.core.features.store.shard import PRESENT, UNREADABLE, Shard
+from kdkit.core.features.store.header import Header
+from kdkit.core.features.store.shard import PRESENT, UNREADABLE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Indices = NDArray[np.int64]
+
+
+class Blocks(Protocol):
+    """Blocks to fill: a :class:`~kdkit.core.features.store.shard.Shard`, or those that a worker claimed of it."""
+
+    path: Path
+    header: Header
+
+    def pending(self) -> list[int]: ...
+    def rows_of(self, block: int) -> slice: ...
+    def commit(self, block: int, values: Mapping[str, NDArray[Any]], status: NDArray[np.uint8]) -> None: ...
+    def close(self) -> None: ...
 
 
 class ShardWriter:
@@ -26,12 +41,12 @@ class ShardWriter:
 
     Args:
         source: the teacher's signals.
-        shard: open for writing.
+        shard: open for writing, or some blocks of it.
         samples: (rows of the shard,) the sample of each row, -1 if the data no longer has it.
         batch_size: samples per call of ``source.compute``.
     """
 
-    def __init__(self, source: SignalSource, shard: Shard, samples: Indices, batch_size: int) -> None:
+    def __init__(self, source: SignalSource, shard: Blocks, samples: Indices, batch_size: int) -> None:
         self.source, self._shard, self._batch_size = source, shard, batch_size
         self._encode = Encoder(source, shard.header.teacher, shard.header.signals, where=str(shard.path))
         self._blocks = deque((block, samples[shard.rows_of(block)]) for block in shard.pending())

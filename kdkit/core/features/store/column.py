@@ -122,6 +122,19 @@ class Column:
         self._forget()  # the check of the last block may have found it torn
         return found
 
+    def discard_damage(self) -> None:
+        """Remove the commit marks of blocks that are known to be damaged and still are: an extraction replaces them.
+
+        Open the column again afterwards.
+        """
+        for shard, blocks in self.pending():
+            marked = [block for block in blocks if shard.committed[block]]
+            if marked and (damaged := shard.check(marked, again=True)):
+                writable = Shard(shard.path, writable=True)
+                for block in damaged:
+                    writable.discard(block)
+                writable.close()
+
     def _forget(self) -> None:
         for name in ("present", "_row_of", "_failed", "_unanswered"):
             vars(self).pop(name, None)

@@ -197,6 +197,21 @@ class Shard:
         _write_at(self._file, self._offsets["committed"] + block, b"\1")
         os.fsync(self._file.fileno())
 
+    def committed_now(self) -> NDArray[np.bool_]:
+        """(blocks,) commit marks as they are on the disk; a map may lag behind what another machine wrote."""
+        with open(self.path, "rb") as file:
+            file.seek(self._offsets["committed"])
+            marks = np.frombuffer(file.read(len(self.committed)), np.uint8)
+        found: NDArray[np.bool_] = marks != 0
+        return found
+
+    def discard(self, block: int) -> None:
+        """Remove a block's commit mark, so that every process computes it again."""
+        if self._file is None:
+            raise ValueError(f"{self.path} is not open for writing")
+        _write_at(self._file, self._offsets["committed"] + block, b"\0")
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close for writing; the shard can still be read."""
         if self._file is not None:

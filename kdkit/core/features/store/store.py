@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,10 @@ class FeatureStore:
             fix=headers[0].remedy,
             code=ExitCode.MISSING,
         )
+
+    def reopened(self, columns: Sequence[Column]) -> list[Column]:
+        """The same columns as they are now."""
+        return [self.column(column.teacher, column.fingerprint) for column in columns]
 
     def create(self, header: Header) -> Column:
         """Open or make the column of this header, and make it its teacher's current one.

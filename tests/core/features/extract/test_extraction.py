@@ -26,6 +26,7 @@ from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.locations import file_of
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract import extraction
+from kdkit.core.features.extract.column_plan import ColumnPlan
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.teachers.open import OpenTeacher
 from tests.core.features.small import index_of, open_as, paint, picture_samples
@@ -184,7 +185,7 @@ def test_a_part_of_the_samples_leaves_an_interrupted_shard_open(tmp_path: Path, 
     samples = picture_samples(folder, 12)
     store, teacher, whole = FeatureStore(tmp_path), open_toy("one", 1), index_of(samples, tmp_path)
     again = np.zeros(len(samples), dtype=bool)
-    extraction._Plan(store.create(extraction._header(teacher)), whole, again).add_shard(4)
+    ColumnPlan(store.create(extraction._header(teacher)), whole, again).add_shard(4)
     part = whole.part(np.array([1, 2, 9]))
     (report,) = extract(store, [teacher], part, resume=False)
     assert (report.new, len(store.column("one").shards)) == (3, 2)
@@ -254,7 +255,7 @@ def test_an_unfinished_shard_resumes_after_samples_are_reordered(tmp_path: Path,
 
     for teacher in teachers:
         again = np.zeros(len(samples), dtype=bool)
-        begun = extraction._Plan(store.create(extraction._header(teacher)), index_of(samples, tmp_path), again)
+        begun = ColumnPlan(store.create(extraction._header(teacher)), index_of(samples, tmp_path), again)
         begun.add_shard(4)
     later = index_of([*samples[6:], *samples[:5]], tmp_path)
     extract(store, teachers, later, batch_size=3)
