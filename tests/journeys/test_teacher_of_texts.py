@@ -66,6 +66,7 @@ def test_it_is_added_measured_and_taught(root: Path) -> None:
     outcome = distill(project, Options(cpu=True), reporter=told)
     assert outcome is not None
     assert {t.name: sorted(t.domains) for t in outcome.version.lineage.teachers}["words"] == ["ct", "xray"]
+    assert {t.name: t.precision for t in outcome.version.lineage.teachers}["words"] == "float32"
     assert any(line.startswith("words: no image features") for line in told.said)
     again = extract_missing(open_project(root), load_index(project, Silent()))
     assert again == ()  # its prompts are stored too, so that it lacks nothing

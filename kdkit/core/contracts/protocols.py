@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 IMAGE, TEXT = "image", "text"
 """Names of the two signals of a dual encoder."""
+PRECISION = "precision"
+"""Key in a teacher's identity: torch's name of the precision of its computation, such as ``bfloat16``."""
 IMPORTED = "imported"
 """Key in the identity of a teacher whose features were imported: its model is not here, so it computes nothing."""
 

@@ -16,7 +16,7 @@ import torch
 
 import kdkit
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Student
+from kdkit.core.contracts import PRECISION, Student
 from kdkit.core.distill.guard_tasks import STUDENT
 from kdkit.core.distill.loop.sampler import use_of_domains
 from kdkit.core.distill.plan.types import Plan
@@ -180,6 +180,7 @@ def _teachers(project: Project, run: TrainedRun, name: str) -> tuple[TeacherReco
             signals="live" if teacher.live else "stored",
             trust={d: TrustScore(*map(_number, values)) for d, values in zip(trust.domains, scores, strict=True)},
             since=name if teacher.new else inherited[teacher.name].since,
+            precision=facts.identity.get(PRECISION, ""),
         )
         records.append(record)
     gone = [old for key, old in inherited.items() if key not in run.inventory.teachers]

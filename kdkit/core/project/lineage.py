@@ -41,6 +41,7 @@ class TeacherRecord(JsonRecord):
         trust: domain -> its measured accuracy.
         since: the first version that learned from it.
         inherited: only ancestors learned from it.
+        precision: of its model's computation, such as ``bfloat16``; empty if its loader does not say.
     """
 
     name: str
@@ -55,6 +56,7 @@ class TeacherRecord(JsonRecord):
     trust: Mapping[str, TrustScore]
     since: str
     inherited: bool = False
+    precision: str = ""
 
 
 @dataclass(frozen=True)

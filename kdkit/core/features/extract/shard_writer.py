@@ -56,6 +56,7 @@ class ShardWriter:
         self._items: list[Any] = []
         self._ids: list[str] = []
         self._rows: list[int] = []
+        self._begun = False
         self._start_block()
 
     def prepare(self, image: Image, sample: Sample) -> Any:
@@ -64,6 +65,9 @@ class ShardWriter:
 
     def add(self, sample: Sample, item: Any) -> None:
         """Take the next sample, prepared."""
+        if not self._begun:
+            self._encode.begin()
+            self._begun = True
         self._items.append(item)
         self._ids.append(sample.id)
         self._rows.append(self._expected.popleft())
@@ -80,7 +84,7 @@ class ShardWriter:
 
     def _start_block(self) -> None:
         """Start the next block that has samples; blocks without any are committed at once."""
-        self._encode.begin()
+        self._begun = False  # of the block: earlier ones of the same teacher may still be computed by another writer
         self._expected: deque[int] = deque()
         while self._blocks and not self._expected:
             self._block, samples = self._blocks.popleft()

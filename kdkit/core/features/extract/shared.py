@@ -116,7 +116,11 @@ class SharedExtraction:
     ) -> None:
         self._index, self._claims, self._batch_size, self._reporter = index, claims, batch_size, reporter
         self._blocks = sorted(blocks, key=lambda block: block.range)
-        self._rows = sum(len(block.wanted) for block in blocks)
+        self._shards = tuple({id(block.shard): block.shard for block in blocks}.values())
+        self._wanted = {shard.path: np.zeros(len(shard.committed), np.int64) for shard in self._shards}
+        for block in blocks:
+            self._wanted[block.shard.path][block.block] = len(block.wanted)
+        self._rows = self._left()
 
     def run(self, threads: int) -> None:
         """Compute blocks until all are committed, by this or another worker.
@@ -139,16 +143,20 @@ class SharedExtraction:
             raise
         finally:
             self._claims.release_all()
-            for shard in {id(block.shard): block.shard for block in self._blocks}.values():
+            for shard in self._shards:
                 shard.close()
         if self._rows:
             self._reporter.progress("features", self._rows, self._rows)
 
     def _pending(self) -> list[PendingBlock]:
         """Blocks that no worker has committed; those that another one failed on last."""
-        marks = {block.shard.path: block.shard.committed_now() for block in self._blocks}
+        marks = {shard.path: shard.committed_now() for shard in self._shards}
         found = [block for block in self._blocks if not marks[block.shard.path][block.block]]
         return sorted(found, key=lambda block: block.name in self._claims.failed)
+
+    def _left(self) -> int:
+        """Rows of all blocks that no worker has committed."""
+        return sum(int(self._wanted[shard.path][~shard.committed_now()].sum()) for shard in self._shards)
 
     def _claimed(self, pending: Sequence[PendingBlock]) -> Iterator[Taken]:
         """The samples of one claimed block after the other, with those of other teachers' blocks that share images."""
@@ -157,15 +165,25 @@ class SharedExtraction:
             if lead.name in begun or not self._take(lead):
                 continue
             group = [lead]
-            for other in pending[number + 1 :] if lead.ascending else ():
-                if other.range[0] > lead.range[1]:
-                    break
-                if other.shard is not lead.shard and other.ascending and other.name not in begun and self._take(other):
+            for other in self._neighbors(pending, number):
+                # One block per teacher at a time: cached texts of another block would change the last bits.
+                own = any(other.source is block.source for block in group)
+                if not own and other.name not in begun and self._take(other):
                     group.append(other)
             begun.update(block.name for block in group)
             targets = [(block, _ClaimedBlock(block, self._claims)) for block in group]
             writers = [ShardWriter(block.source, to, block.samples, self._batch_size) for block, to in targets]
             yield from samples_of(self._index, writers)
+
+    def _neighbors(self, pending: Sequence[PendingBlock], number: int) -> Iterator[PendingBlock]:
+        """Later blocks whose first sample is among those of a block."""
+        lead = pending[number]
+        following = range(number + 1, len(pending)) if lead.ascending else ()
+        for other in (pending[place] for place in following):
+            if other.range[0] > lead.range[1]:
+                return
+            if other.ascending:
+                yield other
 
     def _take(self, block: PendingBlock) -> bool:
         """Claim a block; False if another worker has it, or had it and is done."""
@@ -184,7 +202,7 @@ class SharedExtraction:
 
     def _report(self, others: Sequence[WorkerRecord]) -> None:
         workers = self._claims.workers
-        workers.see(sum(len(block.wanted) for block in self._pending()), self._rows)
+        workers.see(self._left(), self._rows)
         self._reporter.progress("features", *progress_of([workers.own, *others]))
 
 
