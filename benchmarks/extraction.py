@@ -87,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         index = make_images(Path(folder), given.samples)
         models = [Vision(given.model, seed) for seed in range(given.teachers)]
-        teachers = [OpenTeacher(f"t{i}", model, model, f"{i:064x}", {}) for i, model in enumerate(models)]  # type: ignore[arg-type]
+        teachers = [OpenTeacher(f"t{i}", model, model, f"{i:064x}", {}) for i, model in enumerate(models)]
         if given.variants:
             contenders = variants(models[0], prepared(models[:1], index)[0])
         else:
@@ -164,7 +164,7 @@ def variants(model: Vision, items: Sequence[Tensor]) -> dict[str, Callable[[], A
         "float32": forward(plain, batches),
         "bfloat16": forward(copies[0].to(torch.bfloat16), half),
         "channels last": forward(copies[1].to(memory_format=torch.channels_last), last),
-        "compile": forward(torch.compile(copies[2]), batches),  # type: ignore[arg-type]
+        "compile": forward(torch.compile(copies[2]), batches),
     }
 
 
@@ -184,8 +184,8 @@ def show(times: Times, *, as_json: bool) -> None:
         return
     print(f"{'':22} {'CPU s':>8} {'range':>14} {'wall s':>8} {'speed against the first':>24}")
     for name, row in rows.items():
-        low, high = row["cpu_range"]  # type: ignore[misc]
-        share = f"{row['share']:.3f} ({row['share_range'][0]:.3f} to {row['share_range'][1]:.3f})"  # type: ignore[index]
+        low, high = row["cpu_range"]
+        share = f"{row['share']:.3f} ({row['share_range'][0]:.3f} to {row['share_range'][1]:.3f})"
         print(f"{name:22} {row['cpu']:8.2f} {low:6.2f} - {high:5.2f} {row['wall']:8.2f} {share:>24}")
 
 

@@ -156,14 +156,15 @@ def _import_ray() -> Any:
 def _connect(ray: Any, address: str) -> None:
     if ray.is_initialized():
         return
+    further = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        ray.init(address=address, log_to_driver=False, configure_logging=False, **further)
+    except Exception as error:  # a node that does not start in time raises a plain one
         raise KdkitError(
             "KD-FEAT-542",
             f"no Ray cluster at '{address}'",
             where="--ray",
-            why=str(error).splitlines()[0],
+            why=str(error).strip().partition("\n")[0],
             fix="start one with 'ray start --head', or name its address; 'local' starts one on this machine",
             code=ExitCode.MISSING,
         ) from error

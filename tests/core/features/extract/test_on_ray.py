@@ -25,6 +25,9 @@ WAITING = PLUGIN.replace(
         return pixels.flatten(1) @ self.weight""",
 )
 
+PATIENT = {"RAY_raylet_start_wait_time_s": "600", "RAY_USAGE_STATS_ENABLED": "0"}
+"""Ray's own limit is 30 s, which a loaded machine exceeds."""
+
 
 @pytest.fixture
 def project(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
@@ -44,7 +47,7 @@ def test_a_killed_task_is_replaced(project: Cli) -> None:
     store.rename(kept)
     words = ["features", "extract", "--ray", "local", "--gpus", "2", "--device", "cpu", "--json"]
     with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
-        running = project.start(*words, env={"GATE": str(gate)}, out=out, err=err)
+        running = project.start(*words, env={"GATE": str(gate), **PATIENT}, out=out, err=err)
         while len(list((store / FOLDER).glob("*.worker"))) < 2:
             assert running.poll() is None, (err.seek(0), err.read())
             time.sleep(0.1)
