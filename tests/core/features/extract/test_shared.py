@@ -20,7 +20,7 @@ from tests.core.features.extract.test_extraction import open_toy
 from tests.core.features.small import index_of, picture_samples
 from tests.errors import raises_error
 
-ROWS = 40
+ROWS = 24
 SCRIPT = "tests.core.features.extract.worker_scenarios"
 SCENARIOS = ("three", "killed", "hung", "failing", "everywhere")
 
@@ -67,7 +67,7 @@ def test_the_error_of_one_worker_is_known_to_the_others(ran: dict[str, Any]) -> 
 
 
 def test_a_worker_killed_at_any_write_leaves_what_the_next_one_finishes(ran: dict[str, Any]) -> None:
-    assert ran["everywhere"]["points"] > 3
+    assert ran["everywhere"]["points"] > 1
 
 
 def test_workers_with_other_options_are_refused(tmp_path: Path) -> None:

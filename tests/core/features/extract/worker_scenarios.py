@@ -24,8 +24,8 @@ from kdkit.core.features.store import shard as shard_module
 from tests.core.features.extract.test_extraction import open_toy
 from tests.core.features.small import index_of, picture_samples
 
-ROWS, BLOCK, BATCH = 40, 8, 4
-STEP = 29
+ROWS, BLOCK, BATCH = 24, 8, 4
+STEP = 53
 """Between the writes at which :meth:`Scenarios.everywhere` kills."""
 Hook = Callable[[int], Any]
 """Called before the n-th batch of images with n; what it returns, if anything, replaces the features."""
@@ -92,7 +92,7 @@ class Scenarios:
     def records(self, store: str, count: int) -> None:
         """Wait until so many workers have joined."""
         while len(list((self.root / store / FOLDER).glob("*.worker"))) < count:
-            time.sleep(0.01)
+            time.sleep(0.05)
 
     def contents(self, store: str) -> dict[str, bytes]:
         """All files of a store; nothing of workers may be left."""
@@ -173,7 +173,7 @@ class Scenarios:
         def wait(call: int) -> None:
             if call == 1:
                 while not any('"error": "' in path.read_text().replace('"error": ""', "") for path in records()):
-                    time.sleep(0.01)
+                    time.sleep(0.05)
 
         def records() -> list[Path]:
             return list((self.root / "failing" / FOLDER).glob("*.worker"))
