@@ -50,6 +50,7 @@ ARGUMENTS = {
     "align": ["demo-radio", "--aligner", "linear"],
     "pseudo-label": ["--teacher", "demo-radio", "--to", "labels.jsonl"],
     "answer": ["--to", "answers.jsonl"],
+    "best-of-n": ["--samples", "2"],
     "correct": ["--to", "corrected.jsonl", "--corrector", "demo-radio"],
     "recipes": [],
     "recipes show": ["kdkit"],

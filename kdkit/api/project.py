@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdkit.api.project_answers import AnswerMethods
 from kdkit.api.project_data import DataMethods
 from kdkit.api.project_evaluation import EvaluationMethods
 from kdkit.api.project_features import FeatureMethods
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
 
 
 class Project(
-    TeacherMethods, DataMethods, FeatureMethods, StudentMethods, EvaluationMethods, SweepMethods, SharingMethods
+    TeacherMethods,
+    DataMethods,
+    FeatureMethods,
+    StudentMethods,
+    AnswerMethods,
+    EvaluationMethods,
+    SweepMethods,
+    SharingMethods,
 ):
     """A project: the folder of a ``registry.yaml``.
 

@@ -15,6 +15,16 @@ DomainsOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option(help="Samples, at most.")]
 DeviceOption = Annotated[str, typer.Option(help="Device of local models, e.g. cuda.")]
+SamplesOption = Annotated[int, typer.Option(help="Sampled answers per sample; 0 for greedy decoding.")]
+BeamsOption = Annotated[int, typer.Option(help="Width of a beam search, which gives as many answers.")]
+TemperatureOption = Annotated[float, typer.Option(help="Of sampling.")]
+TopPOption = Annotated[float, typer.Option(help="Of sampling.")]
+SeedOption = Annotated[int, typer.Option(help="Of sampling.")]
+MaxNewOption = Annotated[int, typer.Option(help="Tokens of an answer, at most.")]
+TeacherOption = Annotated[str | None, typer.Option(metavar="NAME", help="A teacher answers instead.")]
+RerankOption = Annotated[
+    str | None, typer.Option(metavar="TEACHER", help="A dual encoder, for the answer nearest to the image.")
+]
 ManifestOption = Annotated[Path, typer.Option(metavar="FILE.jsonl", help="The manifest to write.")]
 
 
@@ -22,32 +32,40 @@ def register(app: typer.Typer) -> None:
     """Attach this module's commands."""
     app.command("pseudo-label")(pseudo_label)
     app.command()(answer)
+    app.command("best-of-n")(best_of_n)
     app.command()(correct)
 
 
 def answer(
     version: VersionOption = None,
-    teacher: Annotated[str | None, typer.Option(metavar="NAME", help="A teacher answers instead.")] = None,
+    teacher: TeacherOption = None,
     split: Annotated[str, typer.Option(help="train, calibration or test.")] = "test",
     domains: DomainsOption = None,
     limit: LimitOption = None,
-    samples: Annotated[int, typer.Option(help="Sampled answers per sample; 0 for greedy decoding.")] = 0,
-    beams: Annotated[int, typer.Option(help="Width of a beam search, which gives as many answers.")] = 1,
-    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
-    max_new: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 128,
-    rerank: Annotated[
-        str | None, typer.Option(metavar="TEACHER", help="A dual encoder chooses the answer nearest to the image.")
+    samples: SamplesOption = 0,
+    beams: BeamsOption = 1,
+    temperature: TemperatureOption = 1.0,
+    top_p: TopPOption = 1.0,
+    seed: SeedOption = 0,
+    max_new: MaxNewOption = 128,
+    rerank: RerankOption = None,
+    choose: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="gated: only where choosing helps by 'kdkit best-of-n'; nearest: always the answer nearest to the "
+            "image; first. Default: gated with --rerank, else first.",
+        ),
     ] = None,
     to: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Write the answers to this file too.")] = None,
     device: DeviceOption = "cpu",
     json: console.JsonOption = False,
     folder: console.ProjectOption = None,
 ) -> None:
-    """Answer samples with the student or a teacher; a dual encoder can choose the best of several answers.
+    """Answer samples with the student or a teacher; the best of several answers can be chosen.
 
-    An interrupted command resumes when it is repeated.
+    With --rerank one of several answers is chosen where that helped on the calibration split; elsewhere the greedy
+    answer is taken. An interrupted command resumes when it is repeated.
     """
     project = console.project(folder)
     console.resumable()
@@ -64,7 +82,46 @@ def answer(
         seed=seed,
         max_new=max_new,
         rerank=rerank,
+        choose=choose,
         to=to,
+        device=device,
+    )
+    console.emit(found, json=json)
+
+
+def best_of_n(
+    version: VersionOption = None,
+    teacher: TeacherOption = None,
+    domains: DomainsOption = None,
+    samples: SamplesOption = 0,
+    beams: BeamsOption = 1,
+    temperature: TemperatureOption = 1.0,
+    top_p: TopPOption = 1.0,
+    seed: SeedOption = 0,
+    max_new: MaxNewOption = 128,
+    rerank: RerankOption = None,
+    device: DeviceOption = "cpu",
+    json: console.JsonOption = False,
+    folder: console.ProjectOption = None,
+) -> None:
+    """Measure on the calibration split where choosing among several answers beats the plain answer.
+
+    Boxes and closed questions are chosen by agreement, free texts by agreement or a dual encoder. 'kdkit answer'
+    follows the decision, which is kept with the version. An interrupted command resumes when it is repeated.
+    """
+    project = console.project(folder)
+    console.resumable()
+    found = project.best_of_n(
+        version=version,
+        teacher=teacher,
+        domains=domains or (),
+        samples=samples,
+        beams=beams,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        max_new=max_new,
+        rerank=rerank,
         device=device,
     )
     console.emit(found, json=json)

@@ -36,6 +36,7 @@ from kdkit.core.contracts.details import (
     SubgroupScore,
 )
 from kdkit.core.contracts.evaluation import (
+    ComparesAnswers,
     DomainScore,
     EvaluationTask,
     ExplainsSkips,
@@ -145,6 +146,7 @@ __all__ = [
     "CaptionView",
     "ChecksAnswers",
     "Companion",
+    "ComparesAnswers",
     "ConformalSets",
     "Confusion",
     "CountsTokens",

@@ -115,3 +115,14 @@ class GradesAnswers(Protocol):
 
     def grade(self, samples: Sequence[Sample], answers: Sequence[str]) -> np.ndarray[Any, Any]:
         """(N,) the ``accuracy`` of each answer, in [0, 1]; all samples are of one domain."""
+
+
+@runtime_checkable
+class ComparesAnswers(Protocol):
+    """An evaluation task that compares answers with each other, without a reference, to choose the best of several."""
+
+    def is_free_text(self, sample: Sample) -> bool:
+        """Whether answers are texts that a dual encoder can compare with the image: no boxes, no *yes* or *no*."""
+
+    def agreement(self, sample: Sample, answers: Sequence[str]) -> np.ndarray[Any, Any]:
+        """(n, n) how alike two of n answers to one question are, symmetric, in [0, 1]; ``sample.text`` is not read."""

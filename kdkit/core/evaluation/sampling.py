@@ -31,6 +31,23 @@ def sample_groups(samples: Sequence[Sample]) -> Integers:
     return np.array([numbers.setdefault(_group_key(sample), len(numbers)) for sample in samples], dtype=np.int64)
 
 
+def image_groups(samples: Sequence[Sample]) -> Integers:
+    """(N,) as :func:`sample_groups`; samples without a group are one group if they have the same image.
+
+    Several questions about one image are no independent evidence.
+
+    Example:
+        >>> from pathlib import Path
+        >>> def sample(name, image, **extra):
+        ...     return Sample(name, Path(image), "", "vqa/ct", extra=extra)
+        >>> image_groups([sample("a", "1.png"), sample("b", "1.png"), sample("c", "2.png", group="p1")]).tolist()
+        [0, 0, 1]
+    """
+    numbers: dict[object, int] = {}
+    keys = (_group_key(sample) if GROUP in sample.extra else sample.image for sample in samples)
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
 def require_separate_groups(fitting: Iterable[Sample], held_out: Iterable[Sample]) -> None:
     """Refuse groups with samples on both sides: a classifier would be tested on patients that it was fitted on.
 

@@ -13,6 +13,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, ModelAnswers, Sample
 from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, Metric
 from kdkit.core.evaluation.scoring import Bootstrap, Predicted, RowMetric, Subgroups, score_domain
+from kdkit.plugins.answers.agreement import CLOSED, agreement
 from kdkit.plugins.answers.boxes.scoring import THRESHOLD, written_boxes
 from kdkit.plugins.answers.grading import GRADERS, HEADLINE, Reply, Tools
 from kdkit.plugins.answers.questions import question_type
@@ -77,6 +78,14 @@ class Answers:
         graded = GRADERS[task_of(samples[0])](_replies(samples, answers), self.tools)
         return graded.outcomes[HEADLINE]
 
+    def is_free_text(self, sample: Sample) -> bool:
+        """All answers but boxes and those to closed questions (by ``answer_type``, as no reference is read)."""
+        return _kind(sample) not in ("vg", CLOSED)
+
+    def agreement(self, sample: Sample, answers: Sequence[str]) -> Array:
+        """See :func:`kdkit.plugins.answers.agreement.agreement`; a sample of an unknown task is one of ``vqa``."""
+        return agreement(_kind(sample), [Reply.of(answer, "").answer for answer in answers])
+
     def _score(self, domain: str, samples: Sequence[Sample], answers: Sequence[str]) -> DomainScore:
         tasks = sorted({task_of(sample) for sample in samples})
         if len(tasks) > 1:
@@ -103,6 +112,13 @@ def _replies(samples: Sequence[Sample], answers: Sequence[str]) -> list[Reply]:
 def task_of(sample: Sample) -> str:
     """``extra["task"]``, or the first part of the domain."""
     return str(sample.extra.get("task") or sample.domain.partition("/")[0])
+
+
+def _kind(sample: Sample) -> str:
+    """The task, or :data:`CLOSED`."""
+    task = task_of(sample)
+    closed = task == "vqa" and str(sample.extra.get("answer_type")).strip().upper() == "CLOSED"
+    return CLOSED if closed else task if task in GRADERS else "vqa"
 
 
 def _scored(sample: Sample) -> bool:

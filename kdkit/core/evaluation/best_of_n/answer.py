@@ -9,24 +9,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import nn
-
-from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import Journal, SampleKey, temporary_journal
 from kdkit.core.base.jsonl import require_replaceable, write_rows
 from kdkit.core.base.system_errors import system_errors
-from kdkit.core.contracts import Answering, Decoding, Reporter, Silent, Split
+from kdkit.core.contracts import Decoding, Reporter, Sample, Silent, Split
 from kdkit.core.data.load import load_index
 from kdkit.core.data.unreadable import find_skipped
-from kdkit.core.evaluation.best_of_n.rerank import Reranker
-from kdkit.core.evaluation.best_of_n.select import BATCH, SelectedAnswer, select_answers
-from kdkit.core.project.versions import Version, Versions, load_student
-from kdkit.core.teachers import open_answering, open_teacher
+from kdkit.core.evaluation.best_of_n.candidates import BATCH, SelectedAnswer, find_candidates
+from kdkit.core.evaluation.best_of_n.measure import Gate, measured_gate, task_and_rules
+from kdkit.core.evaluation.best_of_n.models import AnsweringModels, decodings_of, open_models, plain_decoding
+from kdkit.core.evaluation.best_of_n.rules import PLAIN
+from kdkit.core.evaluation.best_of_n.select import select_answers
 
 if TYPE_CHECKING:
-    from kdkit.core.plugin_system.catalogue import Catalogue
+    from kdkit.core.data.index import SampleIndex
     from kdkit.core.project.project import Project
-    from kdkit.core.project.registry.lock import Lock
+
+GATED, NEAREST_EVERYWHERE, FIRST = "gated", "nearest", "first"
+CHOICES = (GATED, NEAREST_EVERYWHERE, FIRST)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class AnswerRequest:
         version: of the student (None: the current one), unless ``teacher`` is given.
         rerank: a dual encoder of the registry that chooses among the answers.
         split, domains, limit: select the samples; by default all of the split.
+        choose: ``gated``: only where choosing helped on the calibration split; ``nearest``: always the answer nearest
+            to the image; ``first``: none. By default ``gated`` with a dual encoder, else ``first``.
     """
 
     version: str | None = None
@@ -45,6 +48,7 @@ class AnswerRequest:
     split: Split = "test"
     domains: tuple[str, ...] = ()
     limit: int | None = None
+    choose: str | None = None
 
     def __post_init__(self) -> None:
         if self.version is not None and self.teacher is not None:
@@ -55,6 +59,25 @@ class AnswerRequest:
             raise KdkitError(
                 "KD-EVAL-003", f"the limit is {self.limit}", where="limit", fix="give a number of at least 1"
             )
+        if self.choose not in (None, *CHOICES):
+            raise KdkitError(
+                "KD-EVAL-581",
+                f"answers cannot be chosen by '{self.choose}'",
+                where="choose",
+                fix=did_you_mean(str(self.choose), CHOICES),
+            )
+        if self.choose == NEAREST_EVERYWHERE and not self.rerank:
+            raise KdkitError(
+                "KD-EVAL-582",
+                "no dual encoder is named that finds the answer nearest to the image",
+                where="choose",
+                fix="name one by 'rerank', or choose 'gated', which also compares answers with each other",
+            )
+
+    @property
+    def how(self) -> str:
+        """``choose`` or its default."""
+        return self.choose or (GATED if self.rerank else FIRST)
 
 
 def answer_samples(
@@ -75,7 +98,7 @@ def answer_samples(
 
     Raises:
         KdkitError: ``to`` holds something else; an unknown version, teacher or domain; no sample; a model that does not
-            answer; a re-ranker that is not a dual encoder; errors of :func:`select_answers`.
+            answer; a re-ranker that is not a dual encoder; errors of the models.
     """
     reporter = reporter or Silent()
     if to:
@@ -89,41 +112,73 @@ def answer_samples(
             fix="choose another by --split or --domain; 'kdkit data check' counts the samples",
             code=ExitCode.FOUND,
         )
-    version = None if request.teacher else Versions(project).get(request.version)
-    reranker = None
-    if request.rerank:
-        reranker = Reranker(request.rerank, open_teacher(project, request.rerank, reporter=reporter).model, device)
-    if version is None:
-        model = open_answering(project, str(request.teacher), device, reporter=reporter)
-    else:
-        model = _open_student(version, project.catalogue, device)
+    models = open_models(project, request.version, request.teacher, request.rerank, device=device, reporter=reporter)
     samples = index.keyed(rows[~find_skipped(index.part(rows), project.state, reporter, refuse=True)])
-    name = _journal_name(request, version, project.lock, decoding, [key for key, _ in samples])
+    gate = None
+    if request.how == GATED and sum(one.answers for one in decodings_of(decoding)) > 1:
+        domains = list(dict.fromkeys(sample.domain for _, sample in samples))
+        gate = measured_gate(project, index, models, decoding, domains, reporter)
+        _report(gate, reporter)
+    name = _journal_name(request, models, decoding, [key for key, _ in samples], gate)
     with (
         system_errors(str(project.state)),
-        temporary_journal(project.state / "answers" / f"{name}.jsonl") as journal,
+        temporary_journal(project.state / "answers" / f"{name}.jsonl") as file,
     ):
-        selected = select_answers(model, samples, decoding, Journal(journal), reranker, reporter)
+        if gate:
+            selected = _by_gate(project, index, models, samples, decoding, gate, Journal(file), reporter)
+        else:
+            reranker = models.reranker if request.how != FIRST else None
+            selected = select_answers(models.model, samples, decoding, Journal(file), reranker, reporter)
         if to:
             write_rows(to, (answer.to_json() for answer in selected))
     return selected
 
 
+def _by_gate(
+    project: Project,
+    index: SampleIndex,
+    models: AnsweringModels,
+    samples: Sequence[tuple[SampleKey, Sample]],
+    decoding: Decoding,
+    gate: Gate,
+    journal: Journal,
+    reporter: Reporter,
+) -> list[SelectedAnswer]:
+    """Several answers where the gate is open, the plain one elsewhere; in the order of ``samples``."""
+    rules = {one.name: one for one in task_and_rules(project, index, models)[1]}
+    places: dict[str, list[int]] = {}
+    for place, (_, sample) in enumerate(samples):
+        places.setdefault(gate.rule(sample.domain), []).append(place)
+    found: dict[int, SelectedAnswer] = {}
+    for rule, own in places.items():
+        part = [samples[place] for place in own]
+        if rule == PLAIN:
+            sets = find_candidates(models.model, part, [plain_decoding(decoding)], [], journal, reporter)
+        else:
+            sets = find_candidates(models.model, part, decodings_of(decoding), [rules[rule]], journal, reporter)
+        found |= {place: candidates.chosen_by(rule) for place, candidates in zip(own, sets, strict=True)}
+    return [found[place] for place in range(len(samples))]
+
+
+def _report(gate: Gate, reporter: Reporter) -> None:
+    """Say where answers are chosen, and where not."""
+    decisions = [gate.domains[domain] for domain in sorted(gate.domains)]
+    for one in decisions:
+        change = f" {one.points:+.1f} points ({one.low:+.1f} to {one.high:+.1f})," if one.count else ""
+        used = f"by {one.rule}" if one.rule != PLAIN else "plain answers"
+        reporter.say(f"  {one.domain}: {used};{change} {one.why}")
+    opened = sum(one.rule != PLAIN for one in decisions)
+    reporter.say(f"answers are chosen in {opened} of {len(decisions)} domains; the others get the plain answer")
+
+
 def _journal_name(
-    request: AnswerRequest, version: Version | None, lock: Lock, decoding: Decoding, keys: Sequence[SampleKey]
+    request: AnswerRequest,
+    models: AnsweringModels,
+    decoding: Decoding,
+    keys: Sequence[SampleKey],
+    gate: Gate | None,
 ) -> str:
     """Digest of everything that determines the answers and their order."""
-    models = [lock.teacher(name).fingerprint if name else None for name in (request.teacher, request.rerank)]
-    if version is not None:
-        models.append(f"{version.name} {version.lineage.created}")
-    inputs = [models, asdict(decoding), BATCH, keys]
+    rules = {domain: one.rule for domain, one in gate.domains.items()} if gate else {}
+    inputs = [models.identity, models.chooser, asdict(decoding), BATCH, keys, request.how, rules]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _open_student(version: Version, catalogue: Catalogue, device: str) -> Answering:
-    model = load_student(version, catalogue)
-    if not isinstance(model, Answering):
-        raise KdkitError(
-            "KD-EVAL-005", f"{version.name} does not answer questions", fix="evaluate dual encoders by 'kdkit evaluate'"
-        )
-    return model.to(device).eval() if isinstance(model, nn.Module) else model

@@ -13,7 +13,7 @@ from kdkit.core.distill.options import Options
 from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.answers import StudentAnswers
 from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
-from kdkit.core.evaluation.best_of_n.select import BATCH
+from kdkit.core.evaluation.best_of_n.candidates import BATCH
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
 from tests.core.distill.pseudo_labels import project as example
@@ -33,7 +33,7 @@ def test_the_answer_nearest_to_the_image_is_chosen(tmp_path: Path) -> None:
         train_teacher(("ct",), width=8, seed=0).save(root / "models" / "clip")
         add_teacher(reopened(root), "clip", {"from": "local:models/clip", "loader": "toy", "license": "mit"})
         endpoint.answer = lambda _: [(text, []) for text in texts]
-        wanted = AnswerRequest(teacher="remote", rerank="clip", domains=("ct",))
+        wanted = AnswerRequest(teacher="remote", rerank="clip", domains=("ct",), choose="nearest")
         found = answer_samples(reopened(root), wanted, Decoding(samples=3))
         assert len(found) == 12
         right = [one.text == one.reference for one in found]
@@ -103,3 +103,18 @@ def test_answers_of_a_version_equal_those_of_its_evaluation(tmp_path: Path) -> N
         answer_samples(reopened(root), AnswerRequest(version="v1"), Decoding(), to=root / "registry.yaml")
     with raises_error("KD-EVAL-003", where="limit"):
         AnswerRequest(limit=0)
+
+
+def test_bad_choices_are_errors(tmp_path: Path) -> None:
+    with raises_error("KD-EVAL-581", where="choose"):
+        AnswerRequest(choose="nearst", rerank="clip")
+    with raises_error("KD-EVAL-582", where="choose"):
+        AnswerRequest(choose="nearest")
+    assert AnswerRequest(rerank="clip").how == "gated"
+    assert AnswerRequest().how == "first"
+    root = tmp_path / "p"
+    oracle = example.Oracle()
+    with local_endpoint(oracle) as endpoint:
+        example.make(root, endpoint, oracle, extracted=False)
+        with raises_error("KD-EVAL-580", mentions=("--rerank",)):  # the toy task does not compare answers
+            answer_samples(reopened(root), AnswerRequest(teacher="remote", choose="gated"), Decoding(samples=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,13 +11,21 @@ import pytest
 from torch.nn import functional as F
 
 from kdkit.core.base.journal import Journal
-from kdkit.core.contracts import Answering, Decoding, DualEncoder, Sample, Silent
+from kdkit.core.contracts import Answer, Answering, Decoding, DualEncoder, Sample, Silent
 from kdkit.core.evaluation.answers import StudentAnswers
+from kdkit.core.evaluation.best_of_n.candidates import SelectedAnswer
 from kdkit.core.evaluation.best_of_n.rerank import Reranker
-from kdkit.core.evaluation.best_of_n.select import SelectedAnswer, select_answers
+from kdkit.core.evaluation.best_of_n.select import select_answers
 from kdkit.core.plugin_system.discovery import load_catalogue
 from tests.plugins.students.clinkd.tiny import PICTURES, make, samples
 from tests.tiny_models import make_transformers_clip_folder
+
+
+class Silenced:
+    """A model that must not be asked."""
+
+    def answer(self, *_: object) -> Sequence[Sequence[Answer]]:
+        raise AssertionError("answered again")
 
 
 def select(
@@ -27,7 +36,7 @@ def select(
     with TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "answers.jsonl")
         selected = select_answers(model, keyed, decoding, journal, reranker, Silent())
-        assert select_answers(model, keyed, decoding, journal, None, Silent()) == selected
+        assert select_answers(Silenced(), keyed, decoding, journal, reranker, Silent()) == selected
     return selected
 
 
