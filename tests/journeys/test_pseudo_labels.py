@@ -127,8 +127,8 @@ def test_answers_are_chosen_and_written(scene: Scene) -> None:
     add_teacher(reopened(root), "clip", {"from": "local:models/clip", "loader": "toy", "license": "mit"})
     texts = [f"a ct image of {label}." for label in ("mass", "cyst", "clear")]
     scene.endpoint.answer = lambda _: [(text, [-0.1]) for text in texts]
-    arguments = ("--teacher", "remote", "--samples", "3", "--rerank", "clip", "--choose", "nearest")
-    arguments += ("--domain", "ct", "--limit", "2")
+    how = ("--samples", "3", "--rerank", "clip", "--choose", "nearest")
+    arguments = ("--teacher", "remote", *how, "--domain", "ct", "--limit", "2")
     shown = scene.cli("answer", *arguments, "--to", "answers.jsonl")
     assert shown.code == 0, shown.stderr
     lines = shown.stdout.splitlines()

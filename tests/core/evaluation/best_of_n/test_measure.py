@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import kdkit
 from kdkit.core.contracts import Decoding
 from kdkit.core.data import load_index
 from kdkit.core.data.images import open_image
-from kdkit.core.evaluation.best_of_n.answer import AnswerRequest
+from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
 from kdkit.core.evaluation.best_of_n.decide import decide_gate
 from kdkit.core.evaluation.best_of_n.measure import Gate
 from kdkit.core.project.project import Project
@@ -56,8 +57,9 @@ class Oracle:
         picture, question = body["messages"][-1]["content"]
         content = base64.b64decode(picture["image_url"]["url"].partition(",")[2])
         with Image.open(io.BytesIO(content)) as image:
-            domain, text = self.known.get((question["text"], digest(image)), ("", "?"))
-        good, bad = {"vg/mri": (text, FAR), "mia/mri": ("no idea", text), "roc/mri": ("?", "??")}.get(domain, ("", ""))
+            domain, text = self.known.get((question["text"], digest(image)), ("", ""))
+        replies = {"vg/mri": (text, FAR), "mia/mri": ("no idea", text), "roc/mri": ("?", "??")}
+        good, bad = replies.get(domain, ("?", "?"))
         drawn = [good, bad, good, good][: body["n"]] if body["temperature"] else [bad]
         return [(answer, [math.log(0.5)]) for answer in drawn]
 
@@ -126,7 +128,10 @@ def test_a_damaged_or_outdated_gate_is_measured_again(kdkit_cli: Cli, endpoint: 
     assert len(endpoint.requests) - before == 2 * 21
 
     registry = root / "registry.yaml"
-    registry.write_text(REGISTRY.replace("calibration: 21", "calibration: 0"), encoding="utf-8")
+    without = registry.read_text(encoding="utf-8").replace("calibration: 21", "calibration: 0")
+    registry.write_text(without.replace("data/first", "data/without"), encoding="utf-8")
+    followed = answer_samples(Project(root), replace(request, choose="gated"), Decoding(samples=4))
+    assert {one.rule for one in followed} == {"agreement"}  # the decision that came with the model
     with raises_error("KD-EVAL-584"):
         decide_gate(Project(root), request, Decoding(samples=4))
     with raises_error("KD-EVAL-583", where="samples"):
