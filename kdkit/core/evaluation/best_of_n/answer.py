@@ -17,9 +17,10 @@ from kdkit.core.contracts import Decoding, Reporter, Sample, Silent, Split
 from kdkit.core.data.load import load_index
 from kdkit.core.data.unreadable import find_skipped
 from kdkit.core.evaluation.best_of_n.candidates import BATCH, SelectedAnswer, find_candidates
-from kdkit.core.evaluation.best_of_n.measure import Gate, measured_gate, task_and_rules
+from kdkit.core.evaluation.best_of_n.gate_file import Gate
+from kdkit.core.evaluation.best_of_n.measure import measured_gate, task_and_rules
 from kdkit.core.evaluation.best_of_n.models import AnsweringModels, decodings_of, open_models, plain_decoding
-from kdkit.core.evaluation.best_of_n.rules import PLAIN
+from kdkit.core.evaluation.best_of_n.names import PLAIN
 from kdkit.core.evaluation.best_of_n.select import select_answers
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Decoding, Reporter, Silent
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.best_of_n.answer import AnswerRequest
-from kdkit.core.evaluation.best_of_n.measure import Gate, measured_gate
+from kdkit.core.evaluation.best_of_n.gate_file import Gate
+from kdkit.core.evaluation.best_of_n.measure import measured_gate
 from kdkit.core.evaluation.best_of_n.models import decodings_of, open_models
 
 if TYPE_CHECKING:

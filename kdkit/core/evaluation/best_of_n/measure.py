@@ -5,24 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.base.journal import Journal, SampleKey, temporary_journal
-from kdkit.core.base.json_record import JsonRecord, with_checksum, without_checksum
-from kdkit.core.base.system_errors import optional_write, system_errors
+from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import ComparesAnswers, Decoding, EvaluationTask, Reporter, Sample
 from kdkit.core.data.unreadable import find_skipped
 from kdkit.core.evaluation.answers import GivenAnswers
 from kdkit.core.evaluation.best_of_n.candidates import CandidateSet, find_candidates
 from kdkit.core.evaluation.best_of_n.gate import DomainGate, judge_domain, unmeasured
+from kdkit.core.evaluation.best_of_n.gate_file import Gate, read_gate, write_gate
 from kdkit.core.evaluation.best_of_n.models import AnsweringModels, decodings_of
-from kdkit.core.evaluation.best_of_n.rules import NEAREST, PLAIN, Rule, rules_for
+from kdkit.core.evaluation.best_of_n.names import NEAREST, PLAIN
+from kdkit.core.evaluation.best_of_n.rules import Rule, rules_for
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.sampling import image_groups
 from kdkit.core.evaluation.scores import ACCURACY
@@ -32,27 +31,6 @@ if TYPE_CHECKING:
     from kdkit.core.project.project import Project
 
 Keyed = Sequence[tuple[SampleKey, Sample]]
-
-
-@dataclass(frozen=True)
-class Gate(JsonRecord):
-    """By which rule the answers of one model are chosen in each domain.
-
-    Attributes:
-        model: version or teacher.
-        settings: what determines its answers and their scores.
-        domains: domain -> decision.
-    """
-
-    FORMAT: ClassVar[int] = 1
-
-    model: str
-    settings: Mapping[str, Any]
-    domains: Mapping[str, DomainGate] = field(default_factory=dict)
-
-    def rule(self, domain: str) -> str:
-        """The rule of a domain; ``plain`` where nothing was measured."""
-        return self.domains[domain].rule if domain in self.domains else PLAIN
 
 
 def task_and_rules(
@@ -94,7 +72,7 @@ def measured_gate(
     settings = {**models.settings(decoding), "task": options}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
     path, samples = models.gates / f"{digest}.json", _calibration(project, index, domains, reporter)
-    gate = _read(path) or Gate(models.name, json.loads(json.dumps(settings, default=str)))
+    gate = read_gate(path) or Gate(models.name, json.loads(json.dumps(settings, default=str)))
     known = {domain: _digest(keyed) for domain, keyed in samples.items()}
     todo = [d for d, keyed in samples.items() if keyed and not _is_known(gate, d, known[d])]
     if todo:
@@ -110,7 +88,7 @@ def measured_gate(
             )
             fresh = _judge(task, [sample for _, sample in keyed], found, known)
             gate = replace(gate, domains={**gate.domains, **fresh})
-            _write(path, gate)
+            write_gate(path, gate)
     decided = {domain: gate.domains.get(domain) or unmeasured(domain) for domain in domains}
     return replace(gate, domains=decided)
 
@@ -170,17 +148,3 @@ def _judge(
 def _digest(keyed: Keyed) -> str:
     """Of samples: ids and contents."""
     return hashlib.sha256(json.dumps([key for key, _ in keyed]).encode()).hexdigest()[:16]
-
-
-def _read(path: Path) -> Gate | None:
-    """A gate on disk; a damaged one counts as absent."""
-    try:
-        return Gate.from_json(without_checksum(json.loads(path.read_bytes())))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _write(path: Path, gate: Gate) -> None:
-    with optional_write("the gate of the best of several answers"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(with_checksum(gate.to_json()), indent=1) + "\n").encode())

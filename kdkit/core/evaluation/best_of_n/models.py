@@ -10,6 +10,7 @@ from torch import nn
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, Decoding, Reporter
+from kdkit.core.evaluation.best_of_n.gate_file import GATES
 from kdkit.core.evaluation.best_of_n.rerank import Reranker
 from kdkit.core.features.extract.answers import decoding_settings
 from kdkit.core.project.versions import Version, Versions, load_student
@@ -18,9 +19,6 @@ from kdkit.core.teachers import open_answering, open_teacher
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
     from kdkit.core.project.project import Project
-
-GATES = "best-of-n"
-"""Folder of gates in that of a version; those of teachers are in the project's state."""
 
 
 @dataclass(frozen=True)

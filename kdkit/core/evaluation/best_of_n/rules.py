@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from kdkit.core.contracts import ComparesAnswers, Sample
+from kdkit.core.evaluation.best_of_n.names import AGREEMENT, NEAREST
 from kdkit.core.evaluation.best_of_n.rerank import Reranker
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PLAIN = "plain"
-"""No choice: the first answer, which is the greedy one or that of the beam search."""
-AGREEMENT, NEAREST = "agreement", "nearest"
 DIGITS = 9
 """Of a mean agreement. Equal ones must tie, whatever the order of their sum."""
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from kdkit.core.base.markup import Markup, join, shorten, tag
 from kdkit.core.contracts import Calibration, Confusion, Curve, SubgroupScore
+from kdkit.core.evaluation.best_of_n.gate import HEADERS, gate_rows
+from kdkit.core.evaluation.best_of_n.gate_file import Gate
 from kdkit.core.evaluation.page.interval_chart import Dot, Rule, Span, axis, scale_of, strip
 from kdkit.core.evaluation.page.line_chart import Line, line_chart
 from kdkit.core.evaluation.page.numbers import bounds, percent
@@ -19,6 +21,21 @@ MATRIX = 20
 LISTED = 20
 SIDE, EDGE = 220, 34
 """Pixels of a reliability diagram, and of the space for its axes."""
+
+
+def best_of_n(gates: Sequence[Gate]) -> Markup:
+    """A table per setting of sampling: the decision of each domain, with its reason."""
+    tables = []
+    for gate in gates:
+        decoding = gate.settings.get("decoding", {})
+        count = decoding.get("samples") or decoding.get("beams")
+        drawn = f"{count} sampled answers and the greedy one" if decoding.get("samples") else f"{count} beams"
+        rows = [[Cell(str(cell)) for cell in row] for row in gate_rows([gate.domains[d] for d in sorted(gate.domains)])]
+        tables.append(data_table(HEADERS, rows, caption=f"{drawn}: accuracy on the calibration split"))
+    note = (
+        "Domains where no choice is shown to help get the plain answer. Rules are cross-fitted; intervals are at 95 %."
+    )
+    return join([tag("p", note, class_="note"), *tables])
 
 
 def confusion_matrices(report: EvaluationReport) -> Markup | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter
+from kdkit.core.evaluation.best_of_n.gate_file import Gate, read_gates
 from kdkit.core.evaluation.page.samples import SampleFacts, look_at_samples
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.scores import SUITE
@@ -30,6 +31,7 @@ class PageFacts:
         reports: evaluations of exactly this version, that of the family's task on the test split first.
         lineages: of the ancestors that are known and of the version, oldest first.
         samples: predictions and examples; None if they cannot be had.
+        gates: where one of several answers is chosen.
         absent: topic -> why the page lacks it, and what to do.
     """
 
@@ -39,6 +41,7 @@ class PageFacts:
     reports: tuple[EvaluationReport, ...]
     lineages: tuple[Lineage, ...]
     samples: SampleFacts | None = None
+    gates: tuple[Gate, ...] = ()
     absent: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -73,6 +76,7 @@ def collect_facts(project: Project, name: str | None, reporter: Reporter) -> Pag
         reports=reports,
         lineages=versions.history(version),
         samples=samples,
+        gates=read_gates(version.folder),
         absent=absent,
     )
 

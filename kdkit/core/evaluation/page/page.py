@@ -48,6 +48,8 @@ def _sections(facts: PageFacts) -> Iterator[PageSection]:
         yield from _evaluation(report, number)
     if facts.lineage.teachers:
         yield PageSection("trust", "Trust in the teachers", history.trust_map(facts.lineage))
+    if facts.gates:
+        yield PageSection("best-of-n", "Best of several answers", detail_sections.best_of_n(facts.gates))
     if (samples := facts.samples) is not None:
         if samples.flips:
             parent = facts.lineage.parent or "its parent"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdkit.core.evaluation.best_of_n.gate import LEAST_GROUPS, cross_fit, judge_domain
-from kdkit.core.evaluation.best_of_n.rules import PLAIN
+from kdkit.core.evaluation.best_of_n.names import PLAIN
 
 ALONE = np.arange(40)
 

@@ -21,7 +21,7 @@ from kdkit.core.data import load_index
 from kdkit.core.data.images import open_image
 from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
 from kdkit.core.evaluation.best_of_n.decide import decide_gate
-from kdkit.core.evaluation.best_of_n.measure import Gate
+from kdkit.core.evaluation.best_of_n.gate_file import Gate
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from tests.conftest import Cli

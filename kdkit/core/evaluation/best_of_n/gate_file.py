@@ -1,0 +1,60 @@
+"""The gate of one model on disk: JSON with a checksum."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kdkit.core.base.atomic import write_atomically
+from kdkit.core.base.json_record import JsonRecord, with_checksum, without_checksum
+from kdkit.core.base.system_errors import optional_write
+from kdkit.core.evaluation.best_of_n.gate import DomainGate
+from kdkit.core.evaluation.best_of_n.names import PLAIN
+
+GATES = "best-of-n"
+"""Folder of gates in that of a version; those of teachers are in the project's state."""
+
+
+@dataclass(frozen=True)
+class Gate(JsonRecord):
+    """By which rule the answers of one model are chosen in each domain.
+
+    Attributes:
+        model: version or teacher.
+        settings: what determines its answers and their scores.
+        domains: domain -> decision.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    model: str
+    settings: Mapping[str, Any]
+    domains: Mapping[str, DomainGate] = field(default_factory=dict)
+
+    def rule(self, domain: str) -> str:
+        """The rule of a domain; ``plain`` where nothing was measured."""
+        return self.domains[domain].rule if domain in self.domains else PLAIN
+
+
+def read_gate(path: Path) -> Gate | None:
+    """None without a gate; a damaged one counts as absent."""
+    try:
+        return Gate.from_json(without_checksum(json.loads(path.read_bytes())))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def read_gates(version: Path) -> tuple[Gate, ...]:
+    """The gates in the folder of a version, by name of file."""
+    found = (read_gate(path) for path in sorted((version / GATES).glob("*.json")))
+    return tuple(gate for gate in found if gate is not None)
+
+
+def write_gate(path: Path, gate: Gate) -> None:
+    """In one step. Where nothing can be written there is a warning: the gate is measured again next time."""
+    with optional_write("the gate of the best of several answers"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(with_checksum(gate.to_json()), indent=1) + "\n").encode())
