@@ -71,6 +71,7 @@ STORY = {
         "explain",
         "sweep",
         "answer",
+        "best-of-n",
         "correct",
         "export",
         "push",

@@ -48,6 +48,7 @@ PROJECT = {
     "explain": "explain",
     "sweep": "sweep",
     "answer": "answer",
+    "best-of-n": "best_of_n",
     "correct": "correct",
     "export": "export",
     "push": "push",
