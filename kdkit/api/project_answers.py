@@ -89,7 +89,12 @@ class AnswerMethods(OpenedProject):
 
         The decision is kept with the version; :meth:`answer` follows it. It can be interrupted; the same call resumes.
 
-        Args: as of :meth:`answer`.
+        Args:
+            version, teacher: that answers; by default the current version.
+            domains: only these.
+            samples, beams, temperature, top_p, seed, max_new: as of :meth:`answer`.
+            rerank: a teacher, a dual encoder, for the answer nearest to the image.
+            device: of the models.
 
         Example:
             >>> project.best_of_n(samples=5, rerank="biomedclip")  # doctest: +SKIP
