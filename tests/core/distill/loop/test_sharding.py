@@ -35,6 +35,8 @@ from tests.ranks import run_ranks
 WORLD, BATCH, STEPS, BEGUN = 4, 8, 8, 3
 GROUPS = {1: "fsdp2", 2: "hsdp 2x2"}
 """Groups that have all weights each, and what the lineage says of them."""
+RARE = 1e6
+"""Seconds between checkpoints of runs that are not stopped."""
 Size: TypeAlias = int | Literal["auto"] | None
 SETTINGS = TrainSettings(
     steps=STEPS,
@@ -157,10 +159,12 @@ def _worker(rank: int, folder: str, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     runs = Path(folder)
     for groups in GROUPS:
-        whole, progress = trained(runs / f"sharded {groups}", rank, WORLD, sharding=Sharding(groups), size=1)
+        whole, progress = trained(
+            runs / f"sharded {groups}", rank, WORLD, sharding=Sharding(groups), size=1, seconds=RARE
+        )
         assert progress.strategy == GROUPS[groups]
         torch.save(whole, runs / f"weights-{groups}-{rank}")
-    continued, _ = trained(runs / "begun by one", rank, WORLD, sharding=Sharding(2), size="auto")
+    continued, _ = trained(runs / "begun by one", rank, WORLD, sharding=Sharding(2), size="auto", seconds=RARE)
     torch.save(continued, runs / f"continued-{rank}")
     training = Training(make_task(None), SETTINGS, Accelerator(cpu=True), Sharding())
     parts = {name: p for name, p in training.task.named_parameters() if p.ndim}
