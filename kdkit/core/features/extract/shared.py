@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter, SignalSource
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.features.extract.claims import Claims
@@ -138,7 +137,7 @@ class SharedExtraction:
                         self._report(self._claims.free_abandoned())
                 if idle:
                     self._wait()
-        except KdkitError:
+        except Exception:
             workers.beat(failed=tuple(self._claims.own))
             raise
         finally:

@@ -124,8 +124,9 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Leave. The record of an error stays for the others; the last worker removes the folder."""
         with suppress(OSError):
-            if isinstance(error, KdkitError):
-                self._own = replace(self._own, error=error.headline)
+            if isinstance(error, Exception):
+                text = error.headline if isinstance(error, KdkitError) else f"{type(error).__name__}: {error}"
+                self._own = replace(self._own, error=text)
                 self._write()
             else:
                 (self.folder / f"{self.id}{_RECORD}").unlink(missing_ok=True)

@@ -91,3 +91,14 @@ def test_a_torn_record_is_no_worker(tmp_path: Path) -> None:
         (folder / "x.worker").write_text('{"id": "x"')
         (folder / "y.worker").write_text("[]")
         assert one.others() == []
+
+
+def test_any_error_is_told_to_the_others(tmp_path: Path) -> None:
+    with Workers(tmp_path / "w", {}) as one:
+        for error, text in ((OSError(28, "No space left on device"), "No space"), (KeyboardInterrupt(), "")):
+            with pytest.raises(type(error)), Workers(tmp_path / "w", {}):
+                raise error
+            assert [text for record in one.others() if text in record.error] == ([text] if text else [])
+            for path in one.folder.glob("*.worker"):
+                if path.stem != one.id:
+                    path.unlink()

@@ -25,7 +25,7 @@ from tests.core.features.extract.test_extraction import open_toy
 from tests.core.features.small import index_of, picture_samples
 
 ROWS, BLOCK, BATCH = 24, 8, 4
-STEP = 53
+STEP = 83
 """Between the writes at which :meth:`Scenarios.everywhere` kills."""
 Hook = Callable[[int], Any]
 """Called before the n-th batch of images with n; what it returns, if anything, replaces the features."""
