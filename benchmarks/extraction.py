@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kdkit.core.contracts import Sample, SignalSpec
+from kdkit.core.contracts import PREPROCESSING, Sample
 from kdkit.core.data.collect import to_table
 from kdkit.core.data.digests import DigestCache, file_digest
 from kdkit.core.data.entries import LoadedEntry
@@ -43,32 +43,37 @@ from kdkit.core.data.load import build_index
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.teachers.open import OpenTeacher
+from kdkit.core.teachers.signals import as_signal_source
 
 BATCH, BLOCK = 16, 32
 Times = dict[str, list[tuple[float, float]]]
 
 
 class Vision(torch.nn.Module):
-    """A model of timm as a source of the signal ``image``."""
+    """A model of timm as a dual encoder; a text's feature is its length."""
 
-    def __init__(self, name: str, seed: int) -> None:
+    def __init__(self, name: str, seed: int, *, distinct: bool) -> None:
         super().__init__()
         torch.manual_seed(seed)
         self.model = timm.create_model(name, num_classes=0).eval()
-        config = timm.data.resolve_model_data_config(self.model)
-        self._transform = timm.data.create_transform(**config, is_training=False)
-        self.signals = (SignalSpec("image", (self.model.num_features,)),)
+        self._config = timm.data.resolve_model_data_config(self.model)
+        self._transform = timm.data.create_transform(**self._config, is_training=False)
+        self._stated = f"{self._config} {seed if distinct else 0}"
+        self.embed_dim = int(self.model.num_features)
 
     def identity(self) -> Mapping[str, str]:
-        return {}
+        return {PREPROCESSING: self._stated}
 
-    def prepare(self, image: Image.Image, _: Sample) -> Tensor:
+    def preprocess(self, image: Image.Image) -> Tensor:
         pixels: Tensor = self._transform(image)
         return pixels
 
-    def compute(self, items: Sequence[Tensor]) -> Mapping[str, Tensor]:
-        with torch.inference_mode():
-            return {"image": self.model(torch.stack(list(items)))}
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.model(pixels)
+        return features
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        return torch.tensor([[float(len(text))] * self.embed_dim for text in texts])
 
 
 def main() -> None:
@@ -79,6 +84,7 @@ def main() -> None:
     options.add_argument("--teachers", type=int, default=4)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--distinct", action="store_true", help="teachers that state different preprocessing")
     options.add_argument("--variants", action="store_true", help="bfloat16, channels last, torch.compile")
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
@@ -86,12 +92,11 @@ def main() -> None:
     times: Times = {}
     with tempfile.TemporaryDirectory() as folder:
         index = make_images(Path(folder), given.samples)
-        models = [Vision(given.model, seed) for seed in range(given.teachers)]
-        teachers = [OpenTeacher(f"t{i}", model, model, f"{i:064x}", {}) for i, model in enumerate(models)]
+        models = [Vision(given.model, seed, distinct=given.distinct) for seed in range(given.teachers)]
         if given.variants:
             contenders = variants(models[0], prepared(models[:1], index)[0])
         else:
-            contenders = extractions(teachers, index, Path(folder) / "store", prepared(models, index))
+            contenders = extractions(models, index, Path(folder) / "store", prepared(models, index))
         for run in contenders.values():  # warm up: files, allocator, compilation
             run()
         for _ in range(given.rounds):
@@ -116,18 +121,20 @@ def make_images(folder: Path, count: int) -> SampleIndex:
 
 def prepared(models: Sequence[Vision], index: SampleIndex) -> list[list[Tensor]]:
     """Each model's inputs."""
-    return [[model.prepare(open_image(sample), sample) for sample in index.samples] for model in models]
+    return [[model.preprocess(open_image(sample)) for sample in index.samples] for model in models]
 
 
 def extractions(
-    teachers: Sequence[OpenTeacher], index: SampleIndex, root: Path, items: Sequence[Sequence[Tensor]]
+    models: Sequence[Vision], index: SampleIndex, root: Path, items: Sequence[Sequence[Tensor]]
 ) -> dict[str, Callable[[], Any]]:
     """Bare forwards and extractions of all teachers, each into an empty store."""
+    teachers = [OpenTeacher(f"t{i}", m, as_signal_source(m), f"{i:064x}", {}) for i, m in enumerate(models)]
 
     def bare() -> None:
-        for teacher, prepared_items in zip(teachers, items, strict=True):
+        for model, prepared_items in zip(models, items, strict=True):
             for start in range(0, len(prepared_items), BATCH):
-                teacher.signals.compute(prepared_items[start : start + BATCH])
+                with torch.inference_mode():
+                    model.encode_image(torch.stack(list(prepared_items[start : start + BATCH])))
 
     def run(groups: Sequence[Sequence[OpenTeacher]], *, shared: bool = False) -> None:
         shutil.rmtree(root, ignore_errors=True)
@@ -149,7 +156,7 @@ def variants(model: Vision, items: Sequence[Tensor]) -> dict[str, Callable[[], A
     half = [batch.to(torch.bfloat16) for batch in batches]
     plain = model.model
 
-    def forward(network: torch.nn.Module, inputs: Sequence[Tensor]) -> Callable[[], None]:
+    def forward(network: Callable[[Tensor], Any], inputs: Sequence[Tensor]) -> Callable[[], None]:
         def run() -> None:
             with torch.inference_mode():
                 for batch in inputs:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 IMAGE, TEXT = "image", "text"
 """Names of the two signals of a dual encoder."""
+PREPROCESSING = "preprocessing"
+"""Key in a teacher's identity: all that its inputs depend on besides the image. Dual encoders of one class that state
+the same share their prepared images."""
 PRECISION = "precision"
 """Key in a teacher's identity: torch's name of the precision of its computation, such as ``bfloat16``."""
 IMPORTED = "imported"

@@ -12,6 +12,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Sample
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.features.extract.prefetch import Prepared, Work, prefetch
+from kdkit.core.features.extract.preparation import Preparations
 from kdkit.core.features.extract.shard_writer import Indices, ShardWriter
 
 Taken = tuple[Sample, Sequence[ShardWriter]]
@@ -27,11 +28,12 @@ def run_pass(taken: Iterable[Taken], batch_size: int, threads: int) -> Iterator[
         threads: those that decode and preprocess.
     """
     waiting: deque[Taken] = deque()
+    preparations = Preparations()
 
     def work() -> Iterator[Work]:
         for sample, writers in taken:
             waiting.append((sample, writers))
-            yield sample, [writer.prepare for writer in writers]
+            yield sample, preparations.functions(sample, writers)
 
     with closing(prefetch(work(), threads, ahead=2 * batch_size)) as results:
         for result in results:

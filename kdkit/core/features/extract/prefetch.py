@@ -20,7 +20,7 @@ Prepared = list[Any] | KdkitError
 
 
 def prefetch(work: Iterable[Work], workers: int, ahead: int) -> Generator[Prepared, None, None]:
-    """Decode each sample's image once and call its functions on it, in order.
+    """Decode each sample's image once and call its functions on it, in order; equal functions are called once.
 
     Args:
         work: pairs of a sample and the functions to call with its image; read no further than ``ahead``.
@@ -46,6 +46,7 @@ def prefetch(work: Iterable[Work], workers: int, ahead: int) -> Generator[Prepar
 def _prepare(sample: Sample, functions: Sequence[Prepare]) -> Prepared:
     try:
         image = open_image(sample)
-        return [function(image, sample) for function in functions]
+        prepared = {function: function(image, sample) for function in dict.fromkeys(functions)}
+        return [prepared[function] for function in functions]
     except UnreadableImage as error:  # also of a further image, which a function opens
         return error
