@@ -1,4 +1,4 @@
-"""A project of conversations: trained one sample at a time, in micro-batches, and packed, with the same result."""
+"""A project of conversations, whose turns come together: padded and packed, with the same result."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kdkit.core.distill.options import Options
 from kdkit.core.distill.run import distill
 from kdkit.plugins.students.clinkd.packing import Packing
 from tests.errors import raises_error
+from tests.recorder import Recorder
 from tests.toy_project import open_project
 
 WORDS = ["left", "right", "top", "Where", "is", "it"]
@@ -66,18 +67,22 @@ def make(root: Path) -> None:
     (root / "toy.yaml").write_text(RECIPE, encoding="utf-8")
 
 
-def trained(root: Path, optimizer: Mapping[str, int], student: Mapping[str, Any] = STUDENT) -> dict[str, torch.Tensor]:
+def trained(
+    root: Path, optimizer: Mapping[str, int], student: Mapping[str, Any] = STUDENT, reporter: Recorder | None = None
+) -> dict[str, torch.Tensor]:
     """The weights of a new version."""
     registry = {**REGISTRY, "student": dict(student), "optimizer": dict(optimizer)}
     (root / "registry.yaml").write_text(json.dumps(registry), encoding="utf-8")
-    outcome = distill(open_project(root), Options(cpu=True, restart=True))
+    outcome = distill(open_project(root), Options(cpu=True, restart=True), reporter=reporter)
     assert outcome is not None
     return read_tensors(outcome.version.student_folder / "model.safetensors")
 
 
-def test_packed_and_in_parts_the_student_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_the_student_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path)
-    plain = trained(tmp_path, {})
+    said = Recorder()
+    plain = trained(tmp_path, {}, reporter=said)
+    assert "12 training samples are turns of 4 conversations" in said.lines
     sequences: list[int] = []
     own = Packing.rows
 
@@ -86,11 +91,9 @@ def test_packed_and_in_parts_the_student_is_the_same(tmp_path: Path, monkeypatch
         return own(self, network, lengths, *given)
 
     monkeypatch.setattr(Packing, "rows", noted)
-    for optimizer in ({"pack_tokens": 512}, {"pack_tokens": 64, "micro_batch": 2}, {"micro_batch": 1}):
-        found = trained(tmp_path, optimizer)
-        assert max(float((found[name] - x).abs().max()) for name, x in plain.items()) < 1e-4, (
-            optimizer
-        )  # AdamW's steps add 0.02
+    found = trained(tmp_path, {"pack_tokens": 512})
+    # AdamW divides by the size of gradients, so rounding grows; its steps add up to 0.02.
+    assert max(float((found[name] - x).abs().max()) for name, x in plain.items()) < 1e-4
     # Tried when it is planned and when it is built; then each batch of six samples has two conversations.
     assert sequences[:6] == [3, 3, 2, 2, 2, 2]
 

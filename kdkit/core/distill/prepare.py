@@ -28,7 +28,7 @@ from kdkit.core.distill.plan.continuation import after_stages, continue_from
 from kdkit.core.distill.plan.gaps import tell_of_import, warn_of_gaps
 from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.plan.loss_signals import with_skipping_losses
-from kdkit.core.distill.plan.plan import NOTHING_NEW, make_plan
+from kdkit.core.distill.plan.plan import NOTHING_NEW, make_plan, tell_conversations
 from kdkit.core.distill.plan.types import Plan, StagePlace
 from kdkit.core.project.recipe import Recipe, learns_alone, signals_read
 from kdkit.core.project.recipe_file import load_recipe
@@ -116,6 +116,7 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
             if options.sharding is not None:
                 require_shardable(plan.recipe, plan.previous if plan.increments else None)
             warn_of_gaps(plan, parent, versions, reporter)
+            tell_conversations(plan, reporter)
         tell_of_import(parent, reporter)
     return planner.prepared(plans, student, finished)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.contracts import Reporter
 from kdkit.core.data.conversations import number_conversations
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.distill.plan.better_teachers import better_teachers
@@ -219,6 +220,21 @@ def number_turns(recipe: Recipe, index: SampleIndex, rows: Indices) -> Indices |
     if recipe.sampling.conversations == "apart":
         return None
     return number_conversations([index.samples[row] for row in rows])
+
+
+def tell_conversations(plan: Plan, reporter: Reporter) -> None:
+    """Say how many turns come together, where the recipe asks for that; warn if the data has no conversations."""
+    found = [pool.conversation for pool in plan.pools if pool.conversation is not None]
+    if not found:
+        return
+    counts = np.concatenate([np.unique(turns, return_counts=True)[1] for turns in found])
+    several = counts[counts > 1]
+    if len(several):
+        reporter.say(f"{int(several.sum())} training samples are turns of {len(several)} conversations")
+    else:
+        reporter.warn(
+            "'sampling.conversations: together' changes nothing: no two training samples share a conversation"
+        )
 
 
 def grouped(index: SampleIndex, rows: Indices, max_per_group: int | None) -> tuple[Indices | None, Indices | None]:

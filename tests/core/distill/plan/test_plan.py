@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +15,14 @@ from kdkit.api.student import DistillPlan
 from kdkit.core.contracts import Silent
 from kdkit.core.distill.cost_estimate import Estimate, PlannedStage
 from kdkit.core.distill.options import Options
-from kdkit.core.distill.plan.plan import make_plan
-from kdkit.core.distill.plan.types import Plan
+from kdkit.core.distill.plan.plan import make_plan, tell_conversations
+from kdkit.core.distill.plan.types import Plan, SamplePool
 from kdkit.core.distill.prepare import prepare
 from kdkit.core.distill.run import distill
 from kdkit.core.teachers.add import add_teacher
 from tests import toys
 from tests.errors import raises_error
+from tests.recorder import Recorder
 from tests.toy_project import RECIPE, make_project, open_project, train_teacher
 from tests.toys import ToyEncoder
 
@@ -167,3 +170,17 @@ def test_a_student_that_cannot_alter_inputs_is_refused_before_an_extraction(
     assert not (root / "features" / "xr").exists()
     manifest.write_text("".join(rows), encoding="utf-8")
     assert plan_of(root, incremental=True).replayed == 2 * DOMAIN
+
+
+def test_data_without_conversations_is_told() -> None:
+    """Where turns are to come together; and how many do."""
+    pool = SamplePool(np.arange(4), np.zeros(4, dtype=np.int64))
+    for turns, lines, warnings in (
+        (None, 0, 0),
+        (np.array([0, 1, 2, 3]), 0, 1),
+        (np.array([0, 1, 0, 1]), 1, 0),
+    ):
+        plan: Any = SimpleNamespace(pools=[replace(pool, conversation=turns)])
+        said = Recorder()
+        tell_conversations(plan, said)
+        assert (len(said.lines), len(said.warnings)) == (lines, warnings)
