@@ -283,7 +283,7 @@ class Loss(Protocol):
 
 
 class JointLosses(Protocol):
-    """Computes several losses of the same rows at once: what :attr:`LossSpec.together` names."""
+    """Computes several losses of the same rows at once: what ``LossSpec.together`` names."""
 
     def __call__(
         self, losses: Sequence[Loss], batches: Sequence[LossInput], weights: Sequence[float]

@@ -141,7 +141,7 @@ def read_network(
     Args:
         attention: ``attn_implementation`` of transformers.
         whole: whether all weights are to be trained.
-        quantize: 4-bit weights for the language tower, ``nf4`` or ``fp4``; see :mod:`quantized`.
+        quantize: 4-bit weights for the language tower, ``nf4`` or ``fp4``.
         families: that can be read.
 
     Raises:

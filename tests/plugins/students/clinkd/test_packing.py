@@ -99,7 +99,7 @@ def test_a_tower_that_mixes_samples_is_refused(monkeypatch: pytest.MonkeyPatch) 
         make().pack_samples(512)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 60))
 def test_rows_hold_every_sample_once_and_no_more_than_they_may(lengths: list[int], tokens: int) -> None:
     rows = pack_rows(lengths, tokens)
