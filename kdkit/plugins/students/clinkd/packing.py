@@ -21,10 +21,11 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.students.clinkd.families.spec import FamilySpec
 from kdkit.plugins.students.clinkd.settings import WHERE
 
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
-"""Largest difference of packed and separate states, relative to the largest state; ``ROUNDED`` for other dtypes. A
-sample that sees another one differs by the size of the states."""
-ROUNDED = 0.05
+TOLERANCE = {torch.float32: 5e-3, torch.float64: 1e-5}
+"""Largest length of the difference of a token's packed and separate states, relative to the length of these. It allows
+TF32 and rounding over many layers: a token that sees another sample differs by the order of its own length."""
+ROUNDED = 0.1
+"""The same for other dtypes."""
 _TRIED = (7, 4, 6)
 """Lengths of the sequences with which packing is tried."""
 _PLAIN = ("inputs_embeds", "position_ids", "attention_mask", "visual_pos_masks", "deepstack_visual_embeds")
@@ -199,10 +200,11 @@ class Packing:
                 together = tower(**given, use_cache=False).last_hidden_state[known]
         finally:
             tower.train(mode)
-        difference = float((apart - together).abs().max() / apart.abs().max())
+        lengths = apart.double().norm(dim=-1)
+        difference = float(((apart.double() - together.double()).norm(dim=-1) / lengths).max())
         if not difference <= TOLERANCE.get(apart.dtype, ROUNDED):
             kind = tower.config._attn_implementation
-            why = f"with {kind} attention, states of packed sequences differ by {difference:.2g} of the largest"
+            why = f"with {kind} attention, states of packed sequences differ by {difference:.2g} of their length"
             raise _refused(self.family, why)
 
 

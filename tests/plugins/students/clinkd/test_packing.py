@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,10 +63,20 @@ def test_a_family_that_cannot_be_packed() -> None:
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("rope", ["mrope", {"name": "mcg-rope", "options": {"alpha": 1.5}}, "rope-1d"])
-def test_packed_is_separate_with_every_kind_of_positions(rope: str, attention: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "rope"),
+    [
+        ("qwen2_vl", "mrope"),
+        ("qwen2_vl", {"name": "mcg-rope", "options": {"alpha": 1.5}}),
+        ("qwen2_vl", "rope-1d"),
+        ("qwen2_5_vl", "mrope"),
+    ],
+)
+def test_packed_is_separate_with_every_kind_of_positions(
+    family: str, rope: Any, attention: str, tmp_path: Path
+) -> None:
     """Three rows of position ids, broken numbers among them; float32, beside micro-batches."""
-    student = make(rope=rope, attn_implementation=attention)
+    student = make(family, rope=rope, attn_implementation=attention)
     inputs = stacked(student, samples(tmp_path))
     separate = outputs_and_gradients(student, inputs)
     student.pack_samples(4096)
