@@ -19,15 +19,15 @@ SIZE = "PARALLELISM_CONFIG_{}_SIZE"
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the choice of another test."""
-    for name in [name for name in os.environ if name.startswith("KDKIT_ACCELERATE")]:
-        monkeypatch.delenv(name)
+    """Without the choice of another test, and without leaving one."""
+    for name in (*FSDP, *MESH):
+        monkeypatch.setenv(f"KDKIT_{name}", "")
+        monkeypatch.delenv(f"KDKIT_{name}")
 
 
 def with_variables(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-        monkeypatch.delenv(f"KDKIT_{name}", raising=False)
 
 
 @pytest.mark.parametrize(
