@@ -31,7 +31,10 @@ PAGES: dict[Family, str] = {
     "source": "reference/sources.md",
 }
 """Where the parts of a family are documented."""
-QUESTIONS = ("sharegpt", "med-grit", "vqa-rad", "slake", "llava-med-qa")
+QUESTIONS = (
+    *("sharegpt", "med-grit", "vqa-rad", "slake", "llava-med-qa"),
+    *("hub-questions", "pmc-vqa", "omni-med-vqa", "vqa-med"),
+)
 
 
 # ------------------------------------------------------------------------- the documented plugin

@@ -35,6 +35,8 @@ class AnswerMethods(OpenedProject):
         rerank: str | None = None,
         choose: str | None = None,
         to: Path | str | None = None,
+        form: str = "kdkit",
+        attention: Path | str | None = None,
         device: str = "cpu",
     ) -> AnswerList:
         """Answers of the student or a teacher; the best of several can be chosen where that helps.
@@ -55,6 +57,8 @@ class AnswerMethods(OpenedProject):
             choose: ``gated``: by the rule that :meth:`best_of_n` found for the domain; ``nearest``: always the answer
                 nearest to the image (ClinKD's SASG); ``first``. By default ``gated`` with ``rerank``, else ``first``.
             to: a JSON Lines file for the answers.
+            form: of the file: ``kdkit``, or ``lmms-eval`` for the sample logs that lmms-eval scores offline.
+            attention: a PNG of where the answers to the first six samples look.
             device: of the models.
 
         Example:
@@ -62,12 +66,15 @@ class AnswerMethods(OpenedProject):
         """
         from kdkit.api.student import AnswerList
         from kdkit.core.contracts import Decoding
-        from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
+        from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_form, answer_samples
 
         decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
         request = AnswerRequest(version, teacher, rerank, split_named(split), tuple(domains), limit, choose)
-        project, file = self._open(), None if to is None else Path(to)
-        found = answer_samples(project, request, decoding, to=file, device=device, reporter=self.reporter)
+        file, picture = (None if path is None else Path(path) for path in (to, attention))
+        project, kind = self._open(), answer_form(form)
+        found = answer_samples(
+            project, request, decoding, to=file, form=kind, attention=picture, device=device, reporter=self.reporter
+        )
         return AnswerList(tuple(found))
 
     def best_of_n(

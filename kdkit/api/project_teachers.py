@@ -250,6 +250,8 @@ class TeacherMethods(OpenedProject):
         *,
         domains: Sequence[str] = (),
         min_confidence: float | None = None,
+        share: float | None = None,
+        seed: int = 0,
         limit: int | None = None,
         dry_run: bool = False,
         device: str = "cpu",
@@ -263,6 +265,8 @@ class TeacherMethods(OpenedProject):
             to: the manifest, a JSON Lines file.
             domains: only these.
             min_confidence: least mean probability of an answer's tokens, 0 to 1.
+            share: of each domain's questions, drawn at random by ``seed``; 0 to 1, all by default.
+            seed: of the share.
             limit: number of questions.
             dry_run: count only.
             device: of the teacher.
@@ -272,7 +276,7 @@ class TeacherMethods(OpenedProject):
         """
         from kdkit.core.distill.pseudo_labels.label import LabelRequest, write_pseudo_labels
 
-        project, request = self._open(), LabelRequest(tuple(domains), min_confidence, limit)
+        project, request = self._open(), LabelRequest(tuple(domains), min_confidence, limit, share, seed)
         with project.exclusive("kdkit pseudo-label"):
             done = write_pseudo_labels(
                 project, teacher, Path(to), request, dry_run=dry_run, device=device, reporter=self.reporter

@@ -58,6 +58,12 @@ def answer(
         ),
     ] = None,
     to: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Write the answers to this file too.")] = None,
+    form: Annotated[
+        str, typer.Option(help="Of the file: kdkit, or lmms-eval for sample logs that lmms-eval scores.")
+    ] = "kdkit",
+    attention: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw where the answers to the first six samples look.")
+    ] = None,
     device: DeviceOption = "cpu",
     json: console.JsonOption = False,
     folder: console.ProjectOption = None,
@@ -84,6 +90,8 @@ def answer(
         rerank=rerank,
         choose=choose,
         to=to,
+        form=form,
+        attention=attention,
         device=device,
     )
     console.emit(found, json=json)
@@ -134,6 +142,10 @@ def pseudo_label(
     min_confidence: Annotated[
         float | None, typer.Option(help="Least mean probability of an answer's tokens, 0 to 1.")
     ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Share of each domain's questions, drawn at random; 0 to 1 (default: all).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the share.")] = 0,
     limit: LimitOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count questions; send none and write no file.")] = False,
     device: DeviceOption = "cpu",
@@ -152,6 +164,8 @@ def pseudo_label(
         to,
         domains=domains or (),
         min_confidence=min_confidence,
+        share=share,
+        seed=seed,
         limit=limit,
         dry_run=dry_run,
         device=device,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import kdkit.testing as kit
 from kdkit.core.contracts import ModelAnswers, Sample
+from tests.plugins.sources.question_sets import omni_med_vqa, path_vqa, pmc_vqa, vqa_med
 
 RAD = {"qid": 1, "image_name": "0.png", "image_organ": "HEAD", "answer": "Yes", "answer_type": "CLOSED",
        "question": "Is it?", "phrase_type": "freeform"}  # fmt: skip
@@ -96,6 +97,46 @@ class Slake(Records):
         return folder
 
 
+class QuestionFolder(kit.SourceContract):
+    """A folder in a published layout."""
+
+    make: ClassVar[Callable[[Path], Path]]
+    text: ClassVar[str] = ""
+
+    def location(self) -> Path:
+        return type(self).make(self.scratch() / "set")
+
+    def damaged(self) -> Path:
+        folder = type(self).make(self.scratch() / "damaged")
+        (folder / self.text).write_bytes(b'[\n{"broken')
+        return folder
+
+
+class HubQuestions(QuestionFolder):
+    name = "hub-questions"
+    make = path_vqa
+    text = "data/test-00000-of-00001.parquet"
+    options: ClassVar[Mapping[str, Any]] = {"modality": "pathology"}
+
+
+class PmcVqa(QuestionFolder):
+    name = "pmc-vqa"
+    make = pmc_vqa
+    text = "test_2.csv"
+
+
+class OmniMedVqa(QuestionFolder):
+    name = "omni-med-vqa"
+    make = omni_med_vqa
+    text = "QA_information/Open-access/ACRIMA.json"
+
+
+class VqaMed(QuestionFolder):
+    name = "vqa-med"
+    make = vqa_med
+    text = "VQAMed2019Test/VQAMed2019_Test_Questions_w_Ref_Answers.txt"
+
+
 class Parrot:
     """A model that answers every second question as the reference, and the others with one word."""
 
@@ -115,7 +156,7 @@ class Answers(kit.TaskContract):
 
     def samples(self) -> list[Sample]:
         return [
-            Sample(f"{task}-{n}", Path("nowhere.png"), text, f"{task}/ct", None, "test", extra={"task": task})
+            Sample(f"{task}-{n}", Path(f"{n}.png"), text, f"{task}/ct", None, "test", extra={"task": task})
             for task, texts in REFERENCES.items()
             for n, text in enumerate(texts * 4)
         ]
@@ -128,4 +169,7 @@ REFERENCES = {
     "mia": ["there is no evidence of pneumonia in this chest x-ray", "normal lung"],
     "vqa": ["yes", "no", "left lung", "two"],
 }
-EXAMPLES: tuple[type[kit.Contract], ...] = (MedGrit, VqaRad, LlavaMedQa, ShareGpt, Slake, Answers)
+EXAMPLES: tuple[type[kit.Contract], ...] = (
+    *(MedGrit, VqaRad, LlavaMedQa, ShareGpt, Slake, HubQuestions, PmcVqa, OmniMedVqa, VqaMed),
+    Answers,
+)

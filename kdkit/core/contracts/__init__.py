@@ -23,8 +23,10 @@ from kdkit.core.contracts.answers import (
     SETTINGS,
     TOP_LOGPROBS,
     Answer,
+    AttentionMap,
     Decoding,
     OwnTokens,
+    ShowsAttention,
 )
 from kdkit.core.contracts.details import (
     Calibration,
@@ -144,6 +146,7 @@ __all__ = [
     "AltersInputs",
     "Answer",
     "Answering",
+    "AttentionMap",
     "Calibration",
     "CaptionView",
     "ChecksAnswers",
@@ -192,6 +195,7 @@ __all__ = [
     "RopeSpec",
     "RopeVariant",
     "Sample",
+    "ShowsAttention",
     "SignalSource",
     "SignalSpec",
     "Silent",

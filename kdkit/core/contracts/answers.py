@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts.samples import Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
 
 IMAGE_MARK = "<image>"
 """Position of an image in the content of a message in a sample's ``extra["messages"]``."""
@@ -100,6 +105,34 @@ class OwnTokens:
 
     tokenizer: str
     ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """How much each token of an answer depends on each cell of the image.
+
+    Attributes:
+        tokens: of the answer, as texts; A of them.
+        weights: (A, rows, columns) float32, at least 0: shares of a token's attention on the cells of the sample's
+            first image, from its top left corner. A token's weights sum to the share on this image, at most 1.
+        boxes: of the answer: left, top, right, bottom in fractions of the image.
+    """
+
+    tokens: tuple[str, ...]
+    weights: np.ndarray[Any, Any]
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+
+
+@runtime_checkable
+class ShowsAttention(Protocol):
+    """A generating model that can tell where an answer looks."""
+
+    def attention(self, image: Image, sample: Sample) -> AttentionMap:
+        """On the first image of the sample, whose ``text`` is the answer.
+
+        Raises:
+            KdkitError: the model cannot tell, or the sample cannot be prepared.
+        """
 
 
 @dataclass(frozen=True)

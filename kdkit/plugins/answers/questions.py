@@ -61,6 +61,17 @@ def legacy_recall(answer: str, reference: str) -> float:
     return shared / (shared + missed) if shared else 0.0
 
 
+def legacy_f1(answer: str, reference: str) -> float:
+    """F1 of PathVQA's and LLaVA-Med's ``calculate_f1score``: :func:`legacy_recall`, and the share of the answer's words
+    that the reference has, however often."""
+    answered, wanted = Counter(normal_words(answer)), Counter(normal_words(reference))
+    shared = sum(count for word, count in answered.items() if word in wanted)
+    if not shared:
+        return 0.0
+    precision, recall = shared / answered.total(), legacy_recall(answer, reference)
+    return 2 * precision * recall / (precision + recall)
+
+
 def exact(answer: str, reference: str) -> bool:
     """The same words in the same order."""
     return normal_words(answer) == normal_words(reference)
@@ -73,8 +84,10 @@ def is_closed(reference: str, answer_type: str | None) -> bool:
     return normal_words(reference) in _POLAR
 
 
-def question_type(reference: str, answer_type: str | None) -> str:
-    """``polar`` (yes or no), ``closed`` or ``open``."""
+def question_type(reference: str, answer_type: str | None, *, choices: bool = False) -> str:
+    """``polar`` (yes or no), ``closed``, ``open``, or ``choice`` for a question with options."""
+    if choices:
+        return "choice"
     if not is_closed(reference, answer_type):
         return "open"
     return "polar" if normal_words(first_sentence(reference)) in _POLAR else "closed"

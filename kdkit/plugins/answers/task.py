@@ -12,11 +12,13 @@ import numpy as np
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import DomainScore, ModelAnswers, Sample
 from kdkit.core.evaluation.metrics import LEVEL, RESAMPLES, SEED, Metric
+from kdkit.core.evaluation.sampling import GROUP, Integers
 from kdkit.core.evaluation.scoring import Bootstrap, Predicted, RowMetric, Subgroups, score_domain
 from kdkit.plugins.answers.agreement import CLOSED, agreement
 from kdkit.plugins.answers.boxes.scoring import THRESHOLD, written_boxes
-from kdkit.plugins.answers.grading import GRADERS, HEADLINE, Reply, Tools
+from kdkit.plugins.answers.grading import GRADERS
 from kdkit.plugins.answers.questions import question_type
+from kdkit.plugins.answers.replies import CHOICES, HEADLINE, Reply, Tools
 from kdkit.plugins.answers.text.meteor import make_meteor
 from kdkit.plugins.answers.text.spice import Spice
 
@@ -30,7 +32,8 @@ class Answers:
         meteor: ``lite`` (plain Python, reported as ``meteor_lite`` and ``mbmr_lite``) or ``jar`` (METEOR 1.5).
         corenlp: folder with CoreNLP 3.6.0; empty: SPICE is unavailable.
         overlap: IoU that a box must exceed to be found.
-        resamples, seed, level: of the bootstrap, which draws samples, or groups (patients) where they are known.
+        resamples, seed, level: of the bootstrap, which draws groups (patients) where they are known, else images with
+            their questions.
         subgroups: column -> sample id -> value, for scores of subgroups.
 
     Raises:
@@ -70,8 +73,11 @@ class Answers:
         return [self._score(domain, group, list(islice(answers, len(group)))) for domain, group in by_domain.items()]
 
     def question_type(self, sample: Sample) -> str:
-        """Closed questions with yes or no, other closed ones, and all others."""
-        return question_type(sample.text, sample.extra.get("answer_type")) if task_of(sample) == "vqa" else ""
+        """Closed questions with yes or no, other closed ones, those with options, and all others."""
+        extra = sample.extra
+        if task_of(sample) != "vqa":
+            return ""
+        return question_type(sample.text, extra.get("answer_type"), choices=bool(extra.get(CHOICES)))
 
     def grade(self, samples: Sequence[Sample], answers: Sequence[str]) -> Array:
         """(N,) the ``accuracy`` of each answer; all samples are of one task and have a reference that is scored."""
@@ -101,12 +107,21 @@ class Answers:
             graded.strata,
             outcomes=dict(graded.outcomes),
             metrics={name: _of_rows(metric, len(samples)) for name, metric in graded.others.items()},
+            units=_units(samples),
         )
         return score_domain(domain, predicted, self.how, notes=graded.notes)
 
 
 def _replies(samples: Sequence[Sample], answers: Sequence[str]) -> list[Reply]:
-    return [Reply.of(a, s.text, s.extra.get("answer_type")) for s, a in zip(samples, answers, strict=True)]
+    return [Reply.of(a, s.text, s.extra) for s, a in zip(samples, answers, strict=True)]
+
+
+def _units(samples: Sequence[Sample]) -> Integers:
+    """(N,) what the bootstrap draws: the group (patient) of each sample where it has one, else its image, since answers
+    to questions about one image are alike."""
+    units: dict[tuple[str, str], int] = {}
+    keys = [("group", str(s.extra[GROUP])) if GROUP in s.extra else ("image", str(s.image)) for s in samples]
+    return np.array([units.setdefault(key, len(units)) for key in keys], dtype=np.int64)
 
 
 def task_of(sample: Sample) -> str:

@@ -25,6 +25,14 @@ SOURCES = (
     ("med-grit", "med_grit:read_med_grit", "Med-GRIT-270k: grounded questions and answers, a JSON file per task"),
     ("vqa-rad", "vqa:read_vqa_rad", "VQA-RAD: open and closed questions about radiology images"),
     ("slake", "vqa:read_slake", "SLAKE: open and closed questions in English and Chinese"),
+    (
+        "hub-questions",
+        "hub_questions:HubQuestions",
+        "PathVQA, and VQA-RAD and SLAKE as the Hub has them: image, question, answer",
+    ),
+    ("pmc-vqa", "pmc_vqa:read_pmc_vqa", "PMC-VQA: figures of articles, questions with four options"),
+    ("omni-med-vqa", "omni_med_vqa:read_omni_med_vqa", "OmniMedVQA: questions with options, twelve modalities"),
+    ("vqa-med", "vqa_med:read_vqa_med", "VQA-Med 2019: modality, plane, organ and abnormality of radiology images"),
     ("llava-med-qa", "vqa:read_llava_med_qa", "LLaVA-Med-qa0.2k: 193 questions with answers of GPT-4"),
 )
 """Name, factory in this package, summary."""
@@ -34,6 +42,7 @@ RECOGNIZERS = {
     **dict.fromkeys(("coco-captions", "pmc-jsonl"), "captions"),
     **dict.fromkeys(("folder", "webdataset", "medmnist", "dicom"), "folders"),
     "wsi": "slides",
+    **dict.fromkeys(("hub-questions", "pmc-vqa", "omni-med-vqa", "vqa-med", "vqa-rad", "slake"), "questions"),
 }
 """Source -> the module of :mod:`kdkit.plugins.sources.recognize` that recognizes its data."""
 INPUTS = {
@@ -44,10 +53,14 @@ INPUTS = {
     "folder": "all_folders",
     "sharegpt": "sharegpt_files",
     "slake": "slake_files",
+    "hub-questions": "all_files",
+    "pmc-vqa": "pmc_vqa_files",
+    "omni-med-vqa": "omni_med_vqa_files",
+    "vqa-med": "vqa_med_files",
 }
 """Source -> the function of :mod:`kdkit.plugins.sources.inputs` that names what its samples depend on."""
 
-REMOTE = {"parquet": ".parquet", "hf-dataset": ".parquet", "webdataset": ".tar"}
+REMOTE = {"parquet": ".parquet", "hf-dataset": ".parquet", "hub-questions": ".parquet", "webdataset": ".tar"}
 """Source -> ending of its files behind a URL."""
 PARTS = dict.fromkeys(("parquet", "hf-dataset"), "kdkit.plugins.readers.parquet_parts:image_parts")
 """Source -> the function that names the parts of a file with images."""
@@ -62,7 +75,7 @@ def kdkit_sources() -> list[SourceSpec]:
             factory=f"kdkit.plugins.sources.{factory}",
             recognizer=_recognizer(name),
             remote_ending=REMOTE.get(name, ""),
-            remote_pinned=name == "hf-dataset",
+            remote_pinned=name in ("hf-dataset", "hub-questions"),
             image_parts=PARTS.get(name, ""),
             inputs=f"{__name__}.inputs:{INPUTS[name]}",
         )

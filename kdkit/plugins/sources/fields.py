@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -124,6 +124,19 @@ def stable_split(key: str, fractions: Fractions) -> Split:
         if position < end:
             return split
     return max(fractions, key=lambda split: fractions[split])  # rounding left position just above the sum
+
+
+def held_back(calibration: float, where: str) -> Callable[[str], Split]:
+    """Gives the split of a training image by its name: a share of them becomes the calibration split.
+
+    Raises:
+        KdkitError: the share is not in [0, 1).
+    """
+    if not 0 <= calibration < 1:
+        fix = "set calibration: 0.1"
+        raise KdkitError("KD-SRC-070", f"calibration is {calibration}, not in [0, 1)", where=where, fix=fix)
+    shares: dict[Split, float] = {"train": 1 - calibration, "calibration": calibration}
+    return lambda image: stable_split(image, shares)
 
 
 @dataclass(frozen=True)

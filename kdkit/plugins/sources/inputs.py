@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.contracts import Sample
+from kdkit.plugins.sources import vqa_med
+from kdkit.plugins.sources.omni_med_vqa import INFORMATION
+from kdkit.plugins.sources.pmc_vqa import CLEAN, FILES, FOLDERS
 from kdkit.plugins.sources.records import json_object
 from kdkit.plugins.sources.vqa import SLAKE_FILES
 from kdkit.plugins.sources.wsi_slides import TABLES
@@ -52,6 +55,26 @@ def wsi_files(location: Path, **options: Any) -> Iterator[Path]:
 def slake_files(location: Path, **_: Any) -> Iterator[Path]:
     """The folder, and the files of SLAKE."""
     yield from (location, *(location / name for name in SLAKE_FILES))
+
+
+def pmc_vqa_files(location: Path, **_: Any) -> Iterator[Path]:
+    """The folder, the folders of images that decide where they are, and the CSV files."""
+    yield location
+    if location.is_dir():
+        yield from (location / name for name in (*(file for names in FILES.values() for file in names), CLEAN))
+    folder = location if location.is_dir() else location.parent
+    yield from (folder / name for name in FOLDERS)
+
+
+def omni_med_vqa_files(location: Path, **_: Any) -> Iterator[Path]:
+    """The folders of questions, and the files in them."""
+    yield from _walk(location / INFORMATION, files=True)
+
+
+def vqa_med_files(location: Path, **_: Any) -> Iterator[Path]:
+    """The files of questions, and the folders that may hold them or their images."""
+    yield from (path for depth in range(4) for path in location.glob("*/" * depth) if path.is_dir())
+    yield from (file.path for file in vqa_med.question_files(location))
 
 
 def sharegpt_files(location: Path, *, dataset: str | None = None, file: str | None = None, **_: Any) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
-from kdkit.core.contracts import BOX_FAMILY, IMAGE_MARK, Sample, Skipped, Split
+from kdkit.core.contracts import BOX_FAMILY, IMAGE_MARK, ImageRef, Sample, Skipped, Split
 from kdkit.plugins.answers import TASKS
 from kdkit.plugins.answers.boxes.codec import BoxCodec
 from kdkit.plugins.sources.fields import EXAMPLE, parse_split, read_fractions, stable_split
@@ -32,7 +32,7 @@ class Question:
     """
 
     id: str
-    images: Sequence[Path]
+    images: Sequence[ImageRef]
     messages: Sequence[tuple[str, str]]
     answer: str
     task: str

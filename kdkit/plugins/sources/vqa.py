@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import IMAGE_MARK, Sample, Skipped, Split
-from kdkit.plugins.sources.fields import stable_split
+from kdkit.plugins.sources.fields import held_back
 from kdkit.plugins.sources.questions import Boxes, Question, SplitRule, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, json_records, text_of
 
@@ -39,22 +39,15 @@ def read_vqa_rad(
         id_prefix: prefix of ``qid``.
         skip_broken: skip broken records, and count them.
     """
-    if not 0 <= calibration < 1:
-        raise KdkitError(
-            "KD-SRC-070",
-            f"calibration is {calibration}, not in [0, 1)",
-            where=str(location),
-            fix="set calibration: 0.1",
-        )
+    held = held_back(calibration, str(location))
     ids, boxes, root = Ids(id_prefix), Boxes(None, None, str(location)), location.parent / image_root
 
     def samples(record: Record, where: str) -> Iterator[Sample]:
         image = text_of(record, "image_name", where)
-        shares: dict[Split, float] = {"train": 1 - calibration, "calibration": calibration}
         testing = text_of(record, "phrase_type", where).startswith("test")
         organ = text_of(record, "image_organ", where).lower()
         question = _question(ids, record, file_below(root, image, where), organ, where)
-        yield sample_of(question, "test" if testing else stable_split(image, shares), boxes, where)
+        yield sample_of(question, "test" if testing else held(image), boxes, where)
 
     return read_all(json_records(location), samples, location, skip_broken=skip_broken)
 

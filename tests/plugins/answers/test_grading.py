@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdkit.plugins.answers.grading import GRADERS, Reply, Tools, clean_as_published
+from kdkit.plugins.answers.grading import GRADERS
+from kdkit.plugins.answers.replies import Reply, Tools, clean_as_published
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_the_strict_rule_is_the_headline_and_the_published_one_is_beside_it(
     task: str, answer: str, reference: str, strict: float, published: float
 ) -> None:
     kind = CLOSED if task == "vqa" else None
-    graded = GRADERS[task]([Reply.of(answer, reference, kind)], Tools())
+    graded = GRADERS[task]([Reply.of(answer, reference, {"answer_type": kind})], Tools())
     found = (graded.outcomes["accuracy"], graded.outcomes["accuracy_published"])
     assert [float(values[0]) for values in found] == pytest.approx([strict, published], abs=1e-2)
 
@@ -80,5 +81,5 @@ texts = st.lists(
 @given(texts.filter(lambda text: any(letter.isalpha() for letter in text)), st.sampled_from(["vqa", "roc", "rc"]))
 def test_an_answer_that_equals_its_reference_is_right(text: str, task: str) -> None:
     for kind in (CLOSED, "OPEN", None):
-        graded = GRADERS[task]([Reply.of(text, text, kind)], Tools())
+        graded = GRADERS[task]([Reply.of(text, text, {"answer_type": kind})], Tools())
         assert float(graded.outcomes["accuracy"][0]) == pytest.approx(1), kind

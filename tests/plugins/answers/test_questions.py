@@ -9,6 +9,7 @@ from kdkit.plugins.answers.questions import (
     closed_right,
     exact,
     is_closed,
+    legacy_f1,
     legacy_recall,
     names_published,
     names_strictly,
@@ -34,6 +35,8 @@ def test_open_answers() -> None:
     assert recall_and_f1("lung", "lung lung")[0] == 0.5
     assert legacy_recall("lung lung lung", "lung heart") == 0.75
     assert recall_and_f1("lung lung lung", "lung heart")[0] == 0.5
+    assert legacy_f1("lung lung lung", "lung heart") == pytest.approx(6 / 7)  # PathVQA's script: tp 3, fp 0, fn 1
+    assert legacy_f1("kidney", "lung") == 0.0
     assert exact("The left lobe.", "left lobe")
     assert not exact("left lobe of the lung", "left lobe")
 

@@ -15,7 +15,8 @@ from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.retention import measure_retention
 from kdkit.core.plugin_system.discovery import load_catalogue
 from kdkit.plugins.answers import TASKS
-from kdkit.plugins.answers.grading import Reply, Tools, grade_descriptions
+from kdkit.plugins.answers.grading import grade_descriptions
+from kdkit.plugins.answers.replies import Reply, Tools
 from kdkit.plugins.answers.summary import summarize
 from kdkit.plugins.answers.task import Answers
 from tests.errors import raises_error
@@ -38,7 +39,7 @@ class Said:
 
 
 def question(id_: str, text: str, domain: str, **extra: Any) -> Sample:
-    return Sample(id_, Path("nowhere.png"), text, domain, None, "test", extra=extra)
+    return Sample(id_, Path(f"{id_}.png"), text, domain, None, "test", extra=extra)
 
 
 def score(answers: Mapping[str, str], samples: Sequence[Sample], **options: Any) -> list[DomainScore]:

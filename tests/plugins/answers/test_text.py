@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdkit.plugins.answers.text.clef_bleu import clef_bleu
 from kdkit.plugins.answers.text.meteor import JAR, MeteorLite, find_jar, make_meteor, stem
 from kdkit.plugins.answers.text.overlap import bleu, bleu_counts, cider, longest_common_subsequence, rouge_l
 from kdkit.plugins.answers.text.spice import CORENLP, Spice
@@ -236,3 +237,26 @@ def test_words_equal_the_stanford_tokenizer() -> None:
     given_to = {number: [{"caption": text}] for number, text in enumerate(texts)}
     found = coco("tokenizer.ptbtokenizer", "PTBTokenizer")().tokenize(given_to)
     assert [" ".join(words_of(text)) for text in texts] == [found[number][0] for number in range(len(texts))]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("cta - ct angiography", "cta - ct angiography", 1.0),
+        ("ct angiography", "cta - ct angiography", 0.60653066),
+        ("mr - t1w w/gadolinium", "mr - t2 weighted", 0.759835686),
+        ("no", "yes", 0.0),
+        ("no", "not", 1.0),
+        ("lung and pleura", "lung, mediastinum, pleura", 0.60653066),
+        ("multiple cystic masses of the left kidney", "cystic mass in the left kidney", 0.668740305),
+        (
+            "a glioblastoma multiforme of the left temporal lobe with edema",
+            "glioblastoma multiforme (gbm, astrocytoma grade 4/iv)",
+            0.508132748,
+        ),
+        ("pulmonary embolism, right lower lobe", "pulmonary embolism", 0.562341325),
+    ],
+)
+def test_bleu_of_vqa_med(answer: str, reference: str, value: float) -> None:
+    """What ``sentence_bleu`` of NLTK 3.2.5 gave for the evaluator's words."""
+    assert clef_bleu(answer, reference) == pytest.approx(value, abs=1e-9)

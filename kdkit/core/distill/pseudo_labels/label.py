@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import blake2b
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +46,15 @@ class LabelRequest:
         domains: empty for all that the trust policy admits.
         min_confidence: least mean token probability; None admits any answer, also without a confidence.
         limit: questions, at most.
+        share: of the trusted questions of each domain, drawn at random by ``seed``; None for all. A larger share of the
+            same seed has the questions of a smaller one.
     """
 
     domains: tuple[str, ...] = ()
     min_confidence: float | None = None
     limit: int | None = None
+    share: float | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
@@ -59,6 +66,11 @@ class LabelRequest:
             )
         if self.limit is not None and self.limit < 1:
             raise KdkitError("KD-LABEL-006", "must be at least 1", where="limit", fix="leave --limit out for no limit")
+
+        if self.share is not None and not 0 < self.share <= 1:
+            raise KdkitError(
+                "KD-LABEL-570", f"share is {self.share:g}, not in (0, 1]", where="share", fix="--share 0.3"
+            )
 
     def reject(self, text: str, confidence: float | None) -> str:
         """Why an answer becomes no pseudo-label (a field of :class:`LabelReport`), or an empty string."""
@@ -80,6 +92,7 @@ class LabelReport(Result):
         file, image_root: see :class:`~kdkit.core.distill.pseudo_labels.manifest.Manifest`.
         unanswered: questions of the training split without an answer, in the requested domains.
         not_trusted: domain -> questions where the trust policy does not admit the teacher.
+        not_drawn: trusted questions outside the share.
         over_limit: questions beyond the limit.
         answered: in this call; ``known``: before it.
         empty: answers without text; ``unsure``: below the least confidence; ``unknown``: without a confidence though
@@ -93,6 +106,7 @@ class LabelReport(Result):
     image_root: str
     unanswered: int
     not_trusted: Mapping[str, int]
+    not_drawn: int
     over_limit: int
     answered: int
     known: int
@@ -111,9 +125,10 @@ class LabelReport(Result):
         """Counts, then the data entry of the manifest."""
         rows = [("questions without an answer", self.unanswered)]
         rows += [(f"- not trusted in {name}", count) for name, count in self.not_trusted.items()]
+        rows += [("- outside the share", self.not_drawn)] if self.not_drawn else []
         rows += [("- over the limit", self.over_limit)] if self.over_limit else []
         if self.dry_run:
-            left = self.unanswered - sum(self.not_trusted.values()) - self.over_limit - self.known
+            left = self.unanswered - sum(self.not_trusted.values()) - self.not_drawn - self.over_limit - self.known
             rows += [("answered before", self.known), ("to answer", left)]
             return [Table((self.teacher, "questions"), rows, "lr")]
         rows += [("answered now", self.answered), ("answered before", self.known), ("- empty answers", self.empty)]
@@ -162,7 +177,8 @@ def write_pseudo_labels(
     column = locked_column(FeatureStore(project.features), project.lock, teacher)
     domains = [index.domains[number] for number in index.domain_index[questions]]
     trusted = [row for row, domain in zip(questions, domains, strict=True) if domain in trust]
-    limited = trusted[: request.limit]
+    drawn = trusted if request.share is None else _draw(index, trusted, request.share, request.seed)
+    limited = drawn[: request.limit]
     skipped = find_skipped(index.part(np.asarray(limited, dtype=np.int64)), project.state, reporter, refuse=not dry_run)
     chosen = index.keyed(row for row, skip in zip(limited, skipped, strict=True) if not skip)
     journal = answer_journal(column.folder / PSEUDO_LABELS, DECODING)
@@ -188,7 +204,8 @@ def write_pseudo_labels(
         image_root=manifest.image_root,
         unanswered=len(questions),
         not_trusted=count_domains(s for row in questions if (s := index.samples[row]).domain not in trust),
-        over_limit=len(trusted) - len(limited),
+        not_drawn=len(trusted) - len(drawn),
+        over_limit=len(drawn) - len(limited),
         answered=0 if dry_run else len(todo),
         known=len(chosen) - len(todo),
         empty=rejected.count("empty"),
@@ -257,6 +274,19 @@ def _open_questions(index: SampleIndex, domains: Sequence[str]) -> np.ndarray[An
             code=ExitCode.FOUND,
         )
     return rows
+
+
+def _draw(index: SampleIndex, rows: Sequence[int], share: float, seed: int) -> list[int]:
+    """A random part of each domain's rows, in their order: those whose ids have the least hashes, rounded up."""
+    ranked = sorted(rows, key=lambda row: blake2b(f"{seed}/{index.ids[row]}".encode(), digest_size=8).digest())
+    left = {number: ceil(share * count) for number, count in Counter(index.domain_index[row] for row in rows).items()}
+    drawn = set()
+    for row in ranked:
+        number = index.domain_index[row]
+        if left[number] > 0:
+            left[number] -= 1
+            drawn.add(row)
+    return [row for row in rows if row in drawn]
 
 
 def _trusted_domains(report: TrustReport, teacher: str) -> dict[str, dict[str, Any]]:

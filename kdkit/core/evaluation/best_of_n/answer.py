@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import Journal, SampleKey, temporary_journal
@@ -16,8 +16,10 @@ from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Decoding, Reporter, Sample, Silent, Split
 from kdkit.core.data.load import load_index
 from kdkit.core.data.unreadable import find_skipped
+from kdkit.core.evaluation.best_of_n.attention import draw_attention, require_attention
 from kdkit.core.evaluation.best_of_n.candidates import BATCH, SelectedAnswer, find_candidates
 from kdkit.core.evaluation.best_of_n.gate_file import Gate
+from kdkit.core.evaluation.best_of_n.lmms_eval import is_sample_log, sample_log
 from kdkit.core.evaluation.best_of_n.measure import measured_gate, task_and_rules
 from kdkit.core.evaluation.best_of_n.models import AnsweringModels, decodings_of, open_models, plain_decoding
 from kdkit.core.evaluation.best_of_n.names import PLAIN
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 GATED, NEAREST_EVERYWHERE, FIRST = "gated", "nearest", "first"
 CHOICES = (GATED, NEAREST_EVERYWHERE, FIRST)
+AnswerForm = Literal["kdkit", "lmms-eval"]
+"""Of a file of answers."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def answer_samples(
     decoding: Decoding,
     *,
     to: Path | None = None,
+    form: AnswerForm = "kdkit",
+    attention: Path | None = None,
     device: str = "cpu",
     reporter: Reporter | None = None,
 ) -> list[SelectedAnswer]:
@@ -96,14 +102,16 @@ def answer_samples(
 
     Args:
         to: a JSON Lines file, written whole at the end.
+        form: of the file: ``kdkit`` has all answers, ``lmms-eval`` the chosen ones as sample logs.
+        attention: a PNG: where the chosen answers to the first samples look.
 
     Raises:
         KdkitError: ``to`` holds something else; an unknown version, teacher or domain; no sample; a model that does not
-            answer; a re-ranker that is not a dual encoder; errors of the models.
+            answer, or that cannot tell where it looks; a re-ranker that is not a dual encoder; errors of the models.
     """
     reporter = reporter or Silent()
     if to:
-        require_replaceable(to, lambda row: "chosen" in row)
+        require_replaceable(to, is_sample_log if form == "lmms-eval" else lambda row: "chosen" in row)
     index = load_index(project, reporter)
     rows = index.select(split=request.split, domains=request.domains or None)[: request.limit]
     if not len(rows):
@@ -114,6 +122,7 @@ def answer_samples(
             code=ExitCode.FOUND,
         )
     models = open_models(project, request.version, request.teacher, request.rerank, device=device, reporter=reporter)
+    drawn = attention and require_attention(models.model, models.name)
     samples = index.keyed(rows[~find_skipped(index.part(rows), project.state, reporter, refuse=True)])
     gate = None
     if request.how == GATED and sum(one.answers for one in decodings_of(decoding)) > 1:
@@ -131,8 +140,27 @@ def answer_samples(
             reranker = models.reranker if request.how != FIRST else None
             selected = select_answers(models.model, samples, decoding, Journal(file), reranker, reporter)
         if to:
-            write_rows(to, (answer.to_json() for answer in selected))
+            places = index.select(split=request.split).tolist()
+            number = {index.ids[row]: place for place, row in enumerate(places)}
+            write_rows(
+                to,
+                (answer.to_json() for answer in selected)
+                if form == "kdkit"
+                else (sample_log(number[s.id], s, a.text) for (_, s), a in zip(samples, selected, strict=True)),
+            )
+        if attention and drawn:
+            chosen = [answer.text for answer in selected]
+            draw_attention(drawn, [sample for _, sample in samples], chosen, attention, reporter)
     return selected
+
+
+def answer_form(name: str) -> AnswerForm:
+    """``name`` itself. Raises: KdkitError: no such form."""
+    for form in get_args(AnswerForm):
+        if name == form:
+            return form  # type: ignore[no-any-return]
+    fix = did_you_mean(name, get_args(AnswerForm))
+    raise KdkitError("KD-EVAL-571", f"there is no form '{name}' of answers", where="form", fix=fix)
 
 
 def _by_gate(

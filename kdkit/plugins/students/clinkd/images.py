@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.contracts import Sample
+from kdkit.core.data.images import open_further_images
 from kdkit.plugins.students import MAX_ASPECT
 
 CONFIG = "preprocessor_config.json"
@@ -99,6 +101,20 @@ class ImageSettings:
         mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (self.image_mean, self.image_std))
         x = (x / 255 - mean) / std
         return x.expand(-1, -1, self.temporal_patch_size, -1).reshape(len(patches), -1)
+
+
+def squared(image: Image.Image) -> Image.Image:
+    """A square of about as many pixels: ClinKD resamples images to w = h (arXiv 2502.05928, section 4.3) and states no
+    side; here it is the rounded root of the number of pixels.
+    """
+    side = max(1, round(math.sqrt(image.width * image.height)))
+    return image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def pictures_of(image: Image.Image, sample: Sample, *, square: bool) -> list[Image.Image]:
+    """All images of a sample, the first one given, as the reader takes them."""
+    found = [image, *open_further_images(sample)]
+    return [squared(each) for each in found] if square else found
 
 
 def smart_resize(width: int, height: int, *, unit: int, least: int, most: int) -> tuple[int, int]:

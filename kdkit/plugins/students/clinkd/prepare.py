@@ -13,11 +13,10 @@ from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import RopeVariant, Sample
-from kdkit.core.data.images import open_further_images
 from kdkit.plugins.students.clinkd.answer_reader import IGNORED, AnswerReader, padded
 from kdkit.plugins.students.clinkd.batches import Batch, Embedded, WithImages, padded_ids
 from kdkit.plugins.students.clinkd.chat import TEMPLATE, prompt_of
-from kdkit.plugins.students.clinkd.images import CONFIG, ImageSettings
+from kdkit.plugins.students.clinkd.images import CONFIG, ImageSettings, pictures_of
 from kdkit.plugins.students.clinkd.rotary import position_rows
 from kdkit.plugins.students.clinkd.tokens import IMAGE, PAD
 
@@ -50,7 +49,7 @@ class Preparation(AnswerReader):
     def prompt(self, image: Image.Image, sample: Sample) -> Prompt:
         """Tokenize a sample without its answer. Raises: KdkitError naming the sample."""
         settings = self.settings
-        pictures = [image, *open_further_images(sample)]
+        pictures = pictures_of(image, sample, square=settings.square)
         self.require_images(sample, len(pictures))
         try:
             sizes = tuple(self.images.resized(*picture.size) for picture in pictures)
@@ -137,7 +136,7 @@ class Preparation(AnswerReader):
         return {
             "tokenizer": self.tokens.digest(),
             "template": f"{TEMPLATE}, system {settings.system!r}, question {settings.question!r}",
-            "preprocessing": str(images),
+            "preprocessing": str(images) + ", square" * settings.square,
             "boxes": self.boxes.identity(images.min_pixels, images.max_pixels, images.unit),
         }
 

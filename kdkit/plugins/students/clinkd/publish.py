@@ -100,6 +100,14 @@ def publish(
             why=f"it has no {SAVED}",
             fix="name a folder that a student of the family clinkd was saved in",
         )
+    if saved.settings.square:
+        raise KdkitError(
+            "KD-STUD-572",
+            "a student of squared images cannot be published for stock libraries",
+            where=str(folder),
+            why="their processors keep the shape of images, so they would give other answers",
+            fix="share it as a bundle (kdkit bundle), or train a student without square: true",
+        )
     to.mkdir(parents=True, exist_ok=True)
     base = None
     if saved.base is None:

@@ -78,6 +78,7 @@ class Settings:
         attn_implementation: of transformers; None for its default.
         max_tokens, max_answer, max_images, min_pixels, max_pixels: inputs of all samples have the shapes that follow
             from these. ``max_tokens`` counts prompt, image tokens and answer.
+        square: resample images to squares of as many pixels before all else, as ClinkD does (w = h).
         system: system message of samples without one; empty for none; None for the family's.
         question: prompt of samples without messages.
         boxes: family of :class:`BoxCodec` for the model's boxes; ``as-is`` keeps the texts of the data; None: the
@@ -96,6 +97,7 @@ class Settings:
     max_images: int = 1
     min_pixels: int | None = None
     max_pixels: int | None = None
+    square: bool = False
     system: str | None = None
     question: str = "Describe this image."
     boxes: str | None = None

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kdkit.core.contracts import Answer, Decoding, Sample
+from kdkit.core.contracts import Answer, AttentionMap, Decoding, Sample
 from kdkit.plugins.answers.boxes.own import OwnBoxes
 from kdkit.plugins.loaders.hugging_face import without_bars
 from kdkit.plugins.students.clinkd.answers import generate
@@ -199,6 +199,18 @@ class ClinkdStudent(nn.Module):
             [replace(answer, text=convert(sample, answer.text, prompt.sizes)) for answer in answers]
             for sample, prompt, answers in zip(samples, prompts, found, strict=True)
         ]
+
+    def attention(self, image: Image.Image, sample: Sample) -> AttentionMap:
+        """See :func:`~kdkit.plugins.students.clinkd.attention.attention_map`."""
+        from kdkit.plugins.students.clinkd.attention import attention_map
+
+        mode = self.training
+        self.eval()
+        try:
+            prompt = self.preparation.prompt(image, sample)
+            return attention_map(self.base, self.family, self.preparation, prompt, sample)
+        finally:
+            self.train(mode)
 
     def save(self, folder: Path) -> None:
         """Write what stock transformers loads (with ``lora``: PEFT), and ``clinkd.json``."""

@@ -102,6 +102,20 @@ def test_labels_of_trusted_domains_have_provenance_and_pass_filters(scene: Scene
     assert (limited.over_limit, limited.kept) == (7, {"ct": 2})
 
 
+def test_a_random_part_of_each_domain(scene: Scene) -> None:
+    """ClinKD labels a random part; a larger share of the same seed has the questions of a smaller one."""
+    drawn = []
+    for share, seed in ((0.5, 1), (0.8, 1), (0.5, 2)):
+        done = scene.label(share=share, seed=seed)
+        drawn.append({row["extra"]["pseudo"]["sample"] for row in scene.rows()})
+        assert (done.not_drawn, done.kept) == (9 - len(drawn[-1]), {"ct": len(drawn[-1])})
+    assert [len(one) for one in drawn] == [5, 8, 5]
+    assert drawn[0] < drawn[1]
+    assert drawn[0] != drawn[2]
+    with raises_error("KD-LABEL-570"):
+        scene.label(share=0.0)
+
+
 def test_an_earlier_manifest_stays_if_no_answer_passes(scene: Scene) -> None:
     scene.label()
     before = scene.to.read_bytes()

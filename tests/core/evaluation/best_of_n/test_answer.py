@@ -12,7 +12,7 @@ from kdkit.core.data import load_index
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.run import distill
 from kdkit.core.evaluation.answers import StudentAnswers
-from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
+from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_form, answer_samples
 from kdkit.core.evaluation.best_of_n.candidates import BATCH
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
@@ -39,6 +39,17 @@ def test_the_answer_nearest_to_the_image_is_chosen(tmp_path: Path) -> None:
         right = [one.text == one.reference for one in found]
         assert sum(right) / len(right) > 0.9
         assert sum(one.answers[0].text == one.reference for one in found) == 4
+        to = root / "log.jsonl"
+        answer_samples(reopened(root), wanted, Decoding(samples=3), to=to, form="lmms-eval")
+        rows = [json.loads(line) for line in to.read_text(encoding="utf-8").splitlines()]
+        assert [(row["id"], *row["filtered_resps"]) for row in rows] == [(one.id, one.text) for one in found]
+        index = load_index(reopened(root))
+        whole = [index.ids[row] for row in index.select(split="test")]
+        assert [whole[row["doc_id"]] for row in rows] == [one.id for one in found]  # places in the whole split
+        with raises_error("KD-EVAL-570"):
+            answer_samples(reopened(root), wanted, Decoding(), attention=root / "a.png")
+        with raises_error("KD-EVAL-571", mentions=("lmms-eval",)):
+            answer_form("lmms")
 
         with raises_error("KD-EVAL-006", mentions=("'remote'",)):
             answer_samples(reopened(root), AnswerRequest(teacher="clip", rerank="remote"), Decoding())

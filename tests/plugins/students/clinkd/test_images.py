@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize as stock
 
-from kdkit.plugins.students.clinkd.images import ImageSettings, smart_resize
+from kdkit.plugins.students.clinkd.images import ImageSettings, smart_resize, squared
+from tests.plugins.students.clinkd.tiny import make, picture, sample
 
 LIMITS = st.integers(1, 40).map(lambda tokens: tokens * 28 * 28)
 
@@ -33,3 +35,18 @@ def test_a_picture_that_qwen_makes_too_large() -> None:
     settings = ImageSettings.from_config({}, max_pixels=56 * 56)
     assert settings.min_pixels == settings.max_pixels
     assert settings.resized(30, 60) == (28, 56)
+
+
+def test_squares_have_as_many_pixels() -> None:
+    assert [squared(picture(*size)).size for size in ((60, 15), (7, 7), (1, 50))] == [(30, 30), (7, 7), (7, 7)]
+
+
+def test_a_student_of_squared_images() -> None:
+    """Its inputs are those of the squared image; another identity, so features of the two never mix."""
+    wide, asked = picture(112, 28), sample("lung")
+    square, plain = make(square=True), make()
+    found, wanted = square.prepare(wide, asked), plain.prepare(squared(wide), asked)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert found["grids"][0].tolist() == [1, 4, 4] != plain.prepare(wide, asked)["grids"][0].tolist()
+    assert square.identity()["preprocessing"] != plain.identity()["preprocessing"]
+    assert square.config["square"] is True

@@ -130,3 +130,11 @@ def test_other_families_are_published_with_the_files_of_their_own(
     assert load_student(tmp_path / "out").identity() == load_student(tmp_path / "saved").identity()
     with raises_error("KD-STUD-420", mentions=(family,)):
         publish(tmp_path / "saved", tmp_path / "again", "again", merged=False, skip={}, families={})
+
+
+def test_squared_images_are_not_published(tmp_path: Path) -> None:
+    """Stock processors keep the shape of images and would give other answers."""
+    make(square=True).save(tmp_path / "student")
+    with raises_error("KD-STUD-572"):
+        publish(tmp_path / "student", tmp_path / "out", "org/name", merged=False, skip={})
+    assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ from kdkit.core.base.errors import KdkitError
 from kdkit.plugins.loaders.model_types import needs_own_code
 from kdkit.plugins.students.clinkd.families.spec import FamilySpec
 
-_QWEN: dict[str, Any] = {"reader": "chatml", "end": "<|im_end|>", "vision": "visual"}
+_QWEN: dict[str, Any] = {"reader": "chatml", "end": "<|im_end|>", "vision": "visual", "cells": "grids"}
 _SYSTEM = "You are a helpful assistant."
 _IDEFICS: dict[str, Any] = {
     "end": "<end_of_utterance>",
@@ -60,6 +60,7 @@ SPECS = (
         tensors={"pixel_values": ("all tiles",)},
         tiles="crops",
         token_types=True,
+        cells="square",
         answers="images",  # its generate takes no embeddings
     ),
     FamilySpec(

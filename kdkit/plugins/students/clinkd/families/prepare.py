@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from kdkit.core.contracts import Sample
-from kdkit.core.data.images import open_further_images
 from kdkit.plugins.loaders.hugging_face import digest_files
 from kdkit.plugins.students.clinkd.answer_reader import IGNORED, AnswerReader, padded
 from kdkit.plugins.students.clinkd.batches import Batch, Embedded, WithImages, padded_ids
 from kdkit.plugins.students.clinkd.chat import messages_of
 from kdkit.plugins.students.clinkd.families.processor import FamilyProcessor
 from kdkit.plugins.students.clinkd.families.tensors import Layout
+from kdkit.plugins.students.clinkd.images import pictures_of
 
 TEMPLATE = "the folder's chat template 1"
 """Part of the student's identity; it changes with the prompt that the same messages give."""
@@ -63,7 +63,7 @@ class ProcessorPreparation(AnswerReader):
     def prompt(self, image: Image.Image, sample: Sample) -> Prompt:
         """Tokenize a sample without its answer. Raises: KdkitError naming the sample."""
         settings = self.settings
-        pictures = [image, *open_further_images(sample)]
+        pictures = pictures_of(image, sample, square=settings.square)
         self.require_images(sample, len(pictures))
         sizes = tuple(picture.size for picture in pictures)
         messages = messages_of(
@@ -141,7 +141,7 @@ class ProcessorPreparation(AnswerReader):
         return {
             "tokenizer": self.tokens.digest(),
             "template": f"{TEMPLATE}, {template}, system {settings.system!r}, question {settings.question!r}",
-            "preprocessing": f"{processor.kind}, {processor.settings()}",
+            "preprocessing": f"{processor.kind}, {processor.settings()}" + ", square" * settings.square,
             "boxes": self.boxes.family,
         }
 

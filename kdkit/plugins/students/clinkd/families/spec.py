@@ -30,6 +30,8 @@ class FamilySpec:
         tiles: with ``processor``: what bounds the tiles of an image, see :func:`tensors.most_tiles`.
         real: the mask among ``tensors`` that is zero for tiles of padding, which are zero after normalization.
         token_types: whether the model takes ``token_type_ids``, 1 for image tokens, which then see each other.
+        cells: how the tokens of an image lie over it: by the ``grids`` of its reader, as a ``square``, or not as one
+            grid: then attention on images cannot be drawn.
         answers: how ``generate`` takes a batch: as ``embeddings`` with the images in them, or as token ids and
             ``images``, for models that use images in other layers too.
         language, vision: names of the towers below ``model``, for adapters and for freezing.
@@ -48,6 +50,7 @@ class FamilySpec:
     tiles: Literal["one", "crops", "patches", "pinpoints", "splits"] = "one"
     real: str = ""
     token_types: bool = False
+    cells: Literal["grids", "square", ""] = ""
     answers: Literal["embeddings", "images"] = "embeddings"
     language: str = "language_model"
     vision: str = "vision_tower"
