@@ -11,6 +11,7 @@ from kdkit.core.contracts import TEXT
 
 if TYPE_CHECKING:
     from kdkit.core.distill.alignment.compare import AlignerReport  # noqa: F401  # named in quotes
+    from kdkit.core.distill.forecast.extraction import ExtractionCosts
     from kdkit.core.features.extract.extraction import Extracted  # noqa: F401  # named in quotes
     from kdkit.core.features.extract.status import ColumnStatus  # noqa: F401  # named in quotes
     from kdkit.core.features.imports.export import ExportedColumn
@@ -65,6 +66,47 @@ class ExtractedFeatures(ResultRows["Extracted"]):
         cells = [(d.teacher, d.fingerprint[:12], d.new, d.kept, d.unreadable, d.prompts, d.answers) for d in self.rows]
         headers = ("teacher", "fingerprint", "new", "present before", "unreadable", "new prompts", "new answers")
         return [Table(headers, cells, "llrrrrr")]
+
+
+@dataclass(frozen=True)
+class ExtractionPlan(Result):
+    """What an extraction would compute, and its cost."""
+
+    costs: ExtractionCosts
+
+    def to_json(self) -> dict[str, Any]:
+        """Teachers with what they lack, the disk, and the arithmetic of a forecast."""
+        return self.costs.to_json()
+
+    def sections(self) -> list[Section]:
+        """A row per teacher, the sum, and the arithmetic."""
+        from kdkit.core.distill.forecast.arithmetic import format_time
+
+        costs, found = self.costs, self.costs.teachers
+        if not found:
+            return ["nothing to extract"]
+        cells = [
+            (
+                cost.teacher,
+                cost.missing,
+                format_size(cost.bytes),
+                f"{1000 * cost.decode_seconds:.1f} ms",
+                f"{1000 * cost.forward_seconds:.1f} ms",
+                "" if cost.flops is None else f"{cost.flops / 1e9:,.1f} G",
+                format_time(cost.seconds),
+            )
+            for cost in found
+        ]
+        headers = ("teacher", "missing", "disk", "preparing", "forward", "FLOPs", "time here")
+        needed = sum(cost.bytes for cost in found)
+        parts: list[Section] = [Table(headers, cells, "lrrrrrr"), ""]
+        parts.append(f"{format_size(needed)} on disk ({format_size(costs.free)} free); times per sample")
+        if needed > costs.free:
+            parts.append(f"The disk is too small: free {format_size(needed - costs.free)}, or make a teacher live.")
+        if costs.target:
+            rows = [(line.label, line.arithmetic, line.value) for line in costs.lines]
+            parts += ["", f"Planned for {costs.target}:", "", Table(("", "arithmetic", "result"), rows, "llr")]
+        return parts
 
 
 SHOWN = 3

@@ -11,6 +11,7 @@ from kdkit.api.opened import OpenedProject
 if TYPE_CHECKING:
     from kdkit.api.features import (
         ExtractedFeatures,
+        ExtractionPlan,
         FeatureCheck,
         FeatureExport,
         FeatureImport,
@@ -108,6 +109,46 @@ class FeatureMethods(OpenedProject):
                 reporter=self.reporter,
             )
         return ExtractedFeatures(tuple(done))
+
+    def plan_extraction(
+        self,
+        teachers: Sequence[str] = (),
+        *,
+        device: str = "cpu",
+        batch_size: int = 64,
+        plan_for: str | None = None,
+    ) -> ExtractionPlan:
+        """What :meth:`extract` would compute, with time and disk (``kdkit features extract --dry-run``).
+
+        Each teacher that lacks something is opened and measured on a few samples; nothing is stored.
+
+        Args:
+            teachers: by default all of the registry.
+            device: of the measurement.
+            batch_size: samples per forward pass.
+            plan_for: forecast the time there too: ``8xH100``, or ``4`` for four times this device.
+
+        Example:
+            >>> [cost.missing for cost in project.plan_extraction().costs.teachers]
+            []
+        """
+        from kdkit.api.features import ExtractionPlan
+        from kdkit.core.data import load_index
+        from kdkit.core.distill.forecast.devices import parse_target
+        from kdkit.core.distill.forecast.extraction import plan_extraction
+
+        target = None if plan_for is None else parse_target(plan_for)
+        project = self._open()
+        costs = plan_extraction(
+            project,
+            load_index(project, self.reporter),
+            teachers,
+            device=device,
+            batch_size=batch_size,
+            target=target,
+            reporter=self.reporter,
+        )
+        return ExtractionPlan(costs)
 
     def import_features(
         self,

@@ -167,14 +167,15 @@ class StudentMethods(OpenedProject):
         gpus: int | None = None,
         continued: bool = False,
         stage: int | None = None,
+        plan_for: str | None = None,
     ) -> DistillPlan:
         """What :meth:`distill` would do, with time, memory and disk (``kdkit distill --dry-run``).
 
         Missing features are extracted, since trust decides what is taught. A few steps are measured on a copy.
 
         Args:
-            gpus: processes of the run; with ``shard`` they share its weights, in ``replicas`` groups. The steps are
-                measured in this process alone.
+            gpus: processes of the run, which share weights with ``shard``, in ``replicas`` groups; measured in one.
+            plan_for: forecast the run there too: ``8xH100``, or ``4`` for four times this machine's device.
 
         Example:
             >>> project.plan().plan.parent is None
@@ -182,10 +183,11 @@ class StudentMethods(OpenedProject):
         """
         from kdkit.api.student import DistillPlan
         from kdkit.core.distill.cost_estimate import dry_run
+        from kdkit.core.distill.forecast.devices import parse_target
         from kdkit.core.distill.loop.sharding import chosen_sharding
         from kdkit.core.distill.options import Options
 
-        project = self._open()
+        target, project = None if plan_for is None else parse_target(plan_for), self._open()
         options = Options(
             incremental=incremental,
             recipe=recipe,
@@ -198,7 +200,7 @@ class StudentMethods(OpenedProject):
             stage=stage,
         )
         with project.exclusive("kdkit distill"):
-            return DistillPlan(dry_run(project, options, self.reporter))
+            return DistillPlan(dry_run(project, options, self.reporter, target))
 
     def profile(
         self,

@@ -11,6 +11,7 @@ from kdkit.core.base.result import Result, ResultRows, Section, Table
 
 if TYPE_CHECKING:
     from kdkit.core.distill.cost_estimate import Estimate, PlannedStage
+    from kdkit.core.distill.forecast.workload import Forecast
     from kdkit.core.distill.loop.sampler import DomainUse
     from kdkit.core.distill.plan.types import CorrectionSchedule, OnPolicyPlan, Plan
     from kdkit.core.distill.promotion import Outcome
@@ -59,9 +60,15 @@ class StagePlan(Result):
     """It starts from the stage before."""
 
     def to_json(self) -> dict[str, Any]:
-        """The plan, with ``estimate``."""
+        """The plan, with ``estimate``, and ``forecast`` if the plan was made for other devices."""
         domains = {name: asdict(use) for name, use in self._domains.items()}
-        return {**self.plan.to_json(), "domains": domains, "estimate": self.stage.estimate.to_json()}
+        forecast = self.stage.forecast
+        return {
+            **self.plan.to_json(),
+            "domains": domains,
+            "estimate": self.stage.estimate.to_json(),
+            "forecast": None if forecast is None else forecast.to_json(),
+        }
 
     @property
     def plan(self) -> Plan:
@@ -117,7 +124,8 @@ class StagePlan(Result):
         if not plan.increments:
             steps += f" ({settings.steps * plan.batch_size / len(plan.samples):.1f} epochs)"
         parts.append(f"{steps}, learning rate {settings.lr:g}, seed {settings.seed}")
-        return [*parts, "", self._use(), "", self.stage.estimate.text()]
+        forecast = [] if self.stage.forecast is None else ["", *forecast_sections(self.stage.forecast)]
+        return [*parts, "", self._use(), "", self.stage.estimate.text(), *forecast]
 
     def _use(self) -> Section:
         """How often batches draw each domain."""
@@ -142,6 +150,13 @@ class StagePlan(Result):
         if not rows:
             return "No loss of the recipe reads a teacher: the student learns from the samples' own texts."
         return Table(("teacher", "", "samples", "may teach (weight)"), rows, "llrl")
+
+
+def forecast_sections(forecast: Forecast) -> list[Section]:
+    """The arithmetic line by line, and what breaks first."""
+    rows = [(line.label, line.arithmetic, line.value) for line in forecast.lines]
+    return [f"Planned for {forecast.target}:", "", Table(("", "arithmetic", "result"), rows, "llr"), "",
+            f"{forecast.breaks_first[0].upper()}{forecast.breaks_first[1:]}."]  # fmt: skip
 
 
 def _title(plan: Plan, *, follows: bool) -> str:

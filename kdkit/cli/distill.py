@@ -8,7 +8,7 @@ import typer
 
 from kdkit.cli import console
 from kdkit.cli.processes import run_in_processes
-from kdkit.core.base.errors import ExitCode
+from kdkit.core.base.errors import ExitCode, KdkitError
 
 
 def register(app: typer.Typer) -> None:
@@ -110,6 +110,10 @@ def distill(
     stage: Annotated[
         int | None, typer.Option(metavar="NUMBER", min=1, help="Train this stage of the recipe alone.")
     ] = None,
+    plan_for: Annotated[
+        str | None,
+        typer.Option(metavar="NxDEVICE", help="With --dry-run: forecast for e.g. 8xH100, or 4 (of this machine's)."),
+    ] = None,
     folder: console.ProjectOption = None,
     json: console.JsonOption = False,
 ) -> None:
@@ -119,6 +123,8 @@ def distill(
     version is refused and the command exits with 1. An interrupted run resumes with the same command. The stages of a
     recipe run one after the other.
     """
+    if plan_for is not None and not dry_run:
+        raise KdkitError("KD-DIST-533", "--plan-for trains nothing", where="--plan-for", fix="add --dry-run")
     if not restart:
         console.resumable()
     if gpus is not None and not dry_run:
@@ -137,6 +143,7 @@ def distill(
             gpus=gpus,
             continued=continued,
             stage=stage,
+            plan_for=plan_for,
         )
         if console.first_process():
             console.emit(plan, json=json)

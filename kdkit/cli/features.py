@@ -9,7 +9,7 @@ import typer
 
 from kdkit.cli import console
 from kdkit.cli.processes import run_in_processes
-from kdkit.core.base.errors import ExitCode
+from kdkit.core.base.errors import ExitCode, KdkitError
 
 Repository = Annotated[str, typer.Argument(metavar="ORG/NAME", help="A data set repository.")]
 Teachers = Annotated[list[str] | None, typer.Argument(metavar="[TEACHER]...", help="By default all.")]
@@ -56,6 +56,11 @@ def extract(
         str | None,
         typer.Option(metavar="ADDRESS", help="Run the --gpus processes as tasks of a Ray cluster: auto, local ..."),
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure a few samples; store nothing.")] = False,
+    plan_for: Annotated[
+        str | None,
+        typer.Option(metavar="NxDEVICE", help="With --dry-run: forecast for e.g. 8xH100, or 4 (of this machine's)."),
+    ] = None,
     json: console.JsonOption = False,
 ) -> None:
     """Extract missing features. It can be interrupted; the same command resumes.
@@ -63,6 +68,14 @@ def extract(
     The same command may run several times at once, on this machine and on others that share the folder: the processes
     share the work.
     """
+    if plan_for is not None and not dry_run:
+        raise KdkitError("KD-FEAT-530", "--plan-for extracts nothing", where="--plan-for", fix="add --dry-run")
+    if dry_run:
+        plan = console.project(folder).plan_extraction(
+            teachers or (), device=device or "cpu", batch_size=batch_size, plan_for=plan_for
+        )
+        console.emit(plan, json=json)
+        return
     console.resumable()
     if gpus is not None and ray is None:
         run_in_processes(gpus, cpu=device == "cpu", further=() if device else ("--device", "cuda"))

@@ -231,3 +231,45 @@ def test_an_unknown_recipe(toy: Cli) -> None:
 def test_a_folder_without_a_project(kdkit_cli: Cli, tmp_path: Path) -> None:
     found = kdkit_cli("distill", "--project", str(tmp_path))
     assert (found.code, found.error) == (2, "KD-PROJ-001")
+
+
+def test_a_plan_for_other_devices_shows_its_arithmetic(toy: Cli) -> None:
+    """Extraction first, then training; nothing is stored or trained by either plan."""
+    lacking = toy("features", "extract", "--dry-run", "--plan-for", "2xH100")
+    assert lacking.code == 0, lacking.stderr
+    assert "Planned for 2 x H100" in lacking.stdout
+    assert "TFLOP/s float32" in lacking.stdout
+    costs = toy("features", "extract", "--dry-run", "--json").json
+    (cost,) = costs["teachers"]
+    assert (cost["teacher"], cost["planned_seconds"]) == ("radio", None)
+    assert min(cost["missing"], cost["bytes"], cost["seconds"], cost["flops"]) > 0
+    assert not list((toy.folder / "features").rglob("shard-*"))
+
+    planned = toy("distill", "--dry-run", "--cpu", "--plan-for", "8xH100", "--shard")
+    assert planned.code == 0, planned.stderr
+    for words in ("Planned for 8 x H100:", "/ 8 (sharded)", "assumed utilization", "features, radio", "lowers it"):
+        assert words in planned.stdout
+    found = toy("distill", "--dry-run", "--cpu", "--plan-for", "1", "--json").json
+    forecast, estimate = found["forecast"], found["estimate"]
+    assert forecast["devices"] == 1
+    assert forecast["memory"]["optimizer state"] == 2 * forecast["memory"]["gradients"]
+    assert forecast["training_seconds"] == pytest.approx(40 * forecast["step_seconds"])
+    assert sum(forecast["disk"].values()) >= estimate["disk"]
+    assert toy("features", "extract").code == 0
+    assert "nothing to extract" in toy("features", "extract", "--dry-run").stdout
+    assert not (toy.folder / "versions").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("distill", "--plan-for", "8xH100"), "KD-DIST-533"),
+        (("distill", "--dry-run", "--plan-for", "8 GPUs"), "KD-DIST-531"),
+        (("distill", "--dry-run", "--plan-for", "8xZ80"), "KD-DIST-532"),
+        (("features", "extract", "--plan-for", "8xH100"), "KD-FEAT-530"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_what_cannot_be_planned_is_refused(toy: Cli, arguments: tuple[str, ...], error: str) -> None:
+    refused = toy(*arguments)
+    assert (refused.code, refused.error) == (2, error)

@@ -29,3 +29,30 @@ def free_memory(device: torch.device, cgroup: Path = CGROUP) -> int:
         return min(free, max(0, limit - used + cached))  # files that were read count as used, and can be dropped
     except (OSError, ValueError):  # no container, or "max": no limit
         return free
+
+
+def total_memory(device: torch.device, cgroup: Path = CGROUP) -> int:
+    """Bytes of a CUDA device; else of the machine, or of the container's limit if that is less."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    total = int(psutil.virtual_memory().total)
+    try:
+        return min(total, int((cgroup / "memory.max").read_text()))
+    except (OSError, ValueError):
+        return total
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has used at most: of a CUDA device those that torch allocated, else its resident set."""
+    import resource
+    import sys
+
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

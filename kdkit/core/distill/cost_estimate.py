@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import nn
 
+from kdkit.core.base.memory import peak_memory
 from kdkit.core.contracts import Reporter, Silent, Student
+from kdkit.core.distill.forecast.devices import Target
+from kdkit.core.distill.forecast.probe import Probe, held_bytes
+from kdkit.core.distill.forecast.workload import Forecast
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
 from kdkit.core.distill.loop.checkpoint import KEEP, SPARE_BYTES, space_warning
 from kdkit.core.distill.loop.checkpoint_state import checkpoint_bytes, task_tensors, trained_bytes
@@ -51,6 +55,8 @@ class Estimate:
         previous_seconds: of the previous version's targets, from the samples of the trial steps.
         inputs: bytes of decoded inputs on disk (``inputs: {cache: uint8}``), which later runs use too.
         version: bytes of the version alone, or of the result of a stage.
+        peak: bytes at most, on a GPU those of its memory, else of the process: what the trial steps reached, with a
+            moving average and the rest of the cached inputs.
     """
 
     seconds: float
@@ -61,6 +67,7 @@ class Estimate:
     previous_seconds: float = 0.0
     inputs: int = 0
     version: int = 0
+    peak: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,7 +79,8 @@ class Estimate:
         decoded = f", {self.inputs / 2**20:.0f} MiB of decoded inputs" if self.inputs else ""
         targets = f"{self.previous_seconds:.0f} s of the previous version's targets, " if self.previous_seconds else ""
         return (
-            f"{training}, {answers}{targets}{self.memory / 2**20:.0f} MiB of memory besides activations, "
+            f"{training}, {answers}{targets}{self.memory / 2**20:.0f} MiB of memory besides activations "
+            f"({self.peak / 2**20:.0f} MiB with them and the program), "
             f"{self.disk / 2**20:.0f} MiB on disk{decoded} ({self.free / 2**30:.1f} GiB free)"
         )
 
@@ -82,13 +90,20 @@ class PlannedStage(NamedTuple):
 
     plan: Plan
     estimate: Estimate
+    forecast: Forecast | None = None
+    """For ``--plan-for``."""
 
 
-def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[PlannedStage, ...]:
+def dry_run(
+    project: Project, options: Options, reporter: Reporter, target: Target | None = None
+) -> tuple[PlannedStage, ...]:
     """Plan as :func:`kdkit.core.distill.run.distill` does, measure a few steps of each stage, and write no version.
 
     Missing features are extracted, because trust and the plan depend on them. A disk with too little space is a
     warning.
+
+    Args:
+        target: also forecast each stage there.
 
     Raises:
         KdkitError: initial weights of the student are not here, before anything is extracted; as :func:`prepare`.
@@ -99,8 +114,14 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
     planned = list[PlannedStage]()
     with prepared_to_try(project, options, accelerator, reporter) as prepared:
         for stage in prepared.stages:
-            estimate = measure_cost(project.state, stage, accelerator, more=stage is not prepared)
-            planned.append(PlannedStage(stage.plan, estimate))
+            more = stage is not prepared
+            if target is None:
+                planned.append(PlannedStage(stage.plan, measure_cost(project.state, stage, accelerator, more=more)))
+            else:
+                probe = Probe(project, stage, options, accelerator)
+                estimate = measure_cost(project.state, stage, accelerator, more=more, probe=probe)
+                forecast = probe.forecast(target, version=estimate.version, inputs=estimate.inputs, free=estimate.free)
+                planned.append(PlannedStage(stage.plan, estimate, forecast))
             accelerator.free_memory()
     results = sum(stage.estimate.version for stage in planned[:-1])
     needed = max(stage.estimate.disk + stage.estimate.inputs for stage in planned) + results
@@ -109,11 +130,14 @@ def dry_run(project: Project, options: Options, reporter: Reporter) -> tuple[Pla
     return tuple(planned)
 
 
-def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator, *, more: bool = False) -> Estimate:
+def measure_cost(
+    state: Path, prepared: Prepared, accelerator: Accelerator, *, more: bool = False, probe: Probe | None = None
+) -> Estimate:
     """The cost of a plan, from a few steps of a copy of its student.
 
     Args:
         more: another plan is measured next, so the processes stay together.
+        probe: measures more of the steps.
     """
     plan, inventory = prepared.plan, prepared.inventory
     on_disk = prepared.student.reading.cache is not None and plan.augmented < len(plan.samples)
@@ -121,23 +145,33 @@ def measure_cost(state: Path, prepared: Prepared, accelerator: Accelerator, *, m
     row_bytes = stored_bytes(cast(Student, prepared.student.student), first) if on_disk else 0
     few = min(TRIAL_STEPS, plan.settings.steps)
     targets_timer, steps_timer = _Timer(LABEL), _Timer("distill")
-    made = try_steps(state, prepared, accelerator, few, targets=targets_timer, reporter=steps_timer)
-    held = sum(teacher.nbytes for teacher in inventory.live.values())
-    held += 0 if on_disk else made.inputs.expected_bytes(inventory.rows("train"))
-    held += sum(part.nbytes for part in (made.task.frozen, made.task.altered) if part is not None)
+    made = try_steps(
+        state,
+        prepared,
+        accelerator,
+        few,
+        targets=targets_timer,
+        reporter=steps_timer,
+        stopwatch=None if probe is None else probe.stopwatch,
+        inspect=None if probe is None else probe.inspect,
+    )
+    reached = peak_memory(accelerator.device)
+    held = held_bytes(made, inventory)
+    cached = 0 if on_disk else made.inputs.expected_bytes(inventory.rows("train"))
     if not more:
         end_process_group(accelerator)
-    averaged = plan.settings.ema is not None
+    averaged, on_gpu = plan.settings.ema is not None, accelerator.device.type == "cuda"
     version = version_bytes(cast(Student, made.task.student), made.task)
     return Estimate(
         seconds=steps_timer.mean() * plan.settings.steps,
-        memory=memory_bytes(made.task, averaged=averaged) + held,
+        memory=memory_bytes(made.task, averaged=averaged) + held + cached,
         disk=version + (KEEP + 1) * checkpoint_bytes(made.task, averaged=averaged),
         free=shutil.disk_usage(state.parent).free,
         correction_seconds=_correction_seconds(prepared, made, accelerator),
         previous_seconds=targets_timer.mean() * len(plan.rehearsed) / accelerator.num_processes,
         inputs=row_bytes * len(plan.samples),
         version=version,
+        peak=reached + averaged * weight_bytes(made.task) + (0 if on_gpu else max(0, cached - made.inputs.used_bytes)),
     )
 
 
@@ -149,8 +183,13 @@ def memory_bytes(task: nn.Module, *, averaged: bool) -> int:
         >>> memory_bytes(task, averaged=False), memory_bytes(task.requires_grad_(False), averaged=True)
         (1600, 800)
     """
-    weights = sum(p.numel() * p.element_size() for p in task.parameters())
+    weights = weight_bytes(task)
     return weights + 3 * trained_bytes(task) + averaged * weights
+
+
+def weight_bytes(task: nn.Module) -> int:
+    """Bytes of all parameters."""
+    return sum(p.numel() * p.element_size() for p in task.parameters())
 
 
 def version_bytes(student: Student, task: nn.Module) -> int:

@@ -37,7 +37,7 @@ from kdkit.core.project.lineage import (
 from kdkit.core.project.on_policy_record import OnPolicyRecord
 from kdkit.core.project.registry.chosen import chosen_teacher
 from kdkit.core.project.registry.pins import names_of, used_names
-from kdkit.core.project.training_record import StageRecord, TrainingRecord
+from kdkit.core.project.training_record import SkippedStep, StageRecord, TrainingRecord
 from kdkit.core.project.versions import CORRECTIONS, Version
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def make_lineage(project: Project, run: TrainedRun, name: str, scores: Scores) -
             machine=run.machine,
             log=tuple(run.progress.log),
             digest=plan.digest,
+            skipped=run.progress.skipped,
+            skipped_steps=tuple(SkippedStep.from_json(step) for step in run.progress.skipped_steps),
         ),
         environment=describe_software(project, run.plans),
         scores=scores,

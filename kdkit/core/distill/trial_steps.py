@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from kdkit.core.base.atomic import draft_beside
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.loop.checkpoint import Checkpoints
+from kdkit.core.distill.loop.dataloader import DistillBatch
 from kdkit.core.distill.loop.distributed import broadcast, peer_errors, require_same
 from kdkit.core.distill.loop.sampler import BatchSampler
 from kdkit.core.distill.loop.sharding import Sharding
@@ -61,6 +63,7 @@ def try_steps(
     reporter: Reporter,
     stopwatch: Stopwatch | None = None,
     sharding: Sharding | None = None,
+    inspect: Callable[[Build, DistillBatch], None] | None = None,
 ) -> Build:
     """Train a copy of the plan's student for the first ``steps``, without its moving average.
 
@@ -70,6 +73,7 @@ def try_steps(
         reporter: hears of the steps.
         stopwatch: measures the parts of each step.
         sharding: how several processes share the weights.
+        inspect: gets the trained task and the first batch once more.
     """
     plan = prepared.plan
     sampler = BatchSampler(plan.pools, batch_size=plan.batch_size, steps=steps, seed=plan.settings.seed)
@@ -98,6 +102,9 @@ def try_steps(
             stopwatch=stopwatch,
             sharding=sharding,
         )
+        if inspect is not None:
+            for _, batch in islice(made.dataloader(plan, sampler, accelerator).batches(0), 1):
+                inspect(made, batch)
         accelerator.wait_for_everyone()  # all of them read the scratch
     made.inputs.close()
     return made

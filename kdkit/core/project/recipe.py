@@ -84,6 +84,10 @@ class OptimizerPart(Part):
     """Maximum gradient norm; null for none."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of an exponential moving average of the weights, which becomes the version; null for none."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradient is not a finite number ends the run, or changes nothing and is counted."""
+    max_skipped: Annotated[int, Field(ge=1)] = 5
+    """With ``on_nan: skip``, so many skipped steps in a row end the run."""
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimizerPart:

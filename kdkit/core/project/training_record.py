@@ -23,8 +23,23 @@ class Machine(JsonRecord):
 
 
 @dataclass(frozen=True)
+class SkippedStep(JsonRecord):
+    """A step that changed nothing, because its loss or gradient was not a finite number (``on_nan: skip``).
+
+    Attributes:
+        step: from 0.
+        found: what was not finite: ``loss``, terms of it, ``gradient``, and parts of the batch such as
+            ``targets/radio/image``. Samples are named in the run's messages alone: a lineage is published.
+    """
+
+    step: int
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TrainingRecord(JsonRecord):
-    """Settings and course of the run; ``previous`` is None for a run from scratch."""
+    """Settings and course of the run; ``previous`` is None for a run from scratch. ``skipped`` counts the steps that
+    changed nothing; ``skipped_steps`` are the first of them."""
 
     steps: int
     batch_size: int
@@ -35,6 +50,8 @@ class TrainingRecord(JsonRecord):
     machine: Machine
     log: tuple[Mapping[str, Any], ...]
     digest: str
+    skipped: int = 0
+    skipped_steps: tuple[SkippedStep, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,12 +30,30 @@ _BLOCK = 2**22
 
 @dataclass(frozen=True)
 class Progress:
-    """Steps done, seconds of training, the loss curve so far, and what the ranks did (not part of a checkpoint)."""
+    """How far a run is.
+
+    Attributes:
+        step: steps done, those that were skipped included.
+        seconds: of training.
+        log: the loss curve so far.
+        strategy: what the ranks did; not part of a checkpoint.
+        skipped: steps that changed nothing, because they were not finite; the last ``skipped_in_a_row`` followed one
+            another, and ``skipped_steps`` are the first, as :class:`~kdkit.core.project.training_record.SkippedStep`.
+    """
 
     step: int
     seconds: float
     log: list[dict[str, float]]
     strategy: str = ""
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    skipped_steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The form of a checkpoint."""
+        found = {"step": self.step, "seconds": self.seconds, "log": self.log}
+        names = ("skipped", "skipped_in_a_row", "skipped_steps") if self.skipped else ()
+        return found | {name: getattr(self, name) for name in names}
 
 
 def file_of(rank: int) -> str:
@@ -53,7 +71,7 @@ def write_whole(folder: Path, state: Mapping[str, Tensor], progress: Progress) -
 
 def write_progress(folder: Path, progress: Progress, files: Mapping[str, str]) -> None:
     """Write ``progress.json``; ``files`` maps names to checksums."""
-    body = {"step": progress.step, "seconds": progress.seconds, "log": progress.log, "files": dict(files)}
+    body = {**progress.to_json(), "files": dict(files)}
     (folder / PROGRESS).write_text(json.dumps(body), encoding="utf-8")
 
 

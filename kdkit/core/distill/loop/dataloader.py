@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +40,7 @@ class DistillBatch:
         domain: (B,) of the global batch; ``captions`` likewise.
         seeds: (b,) int64, one for each sample of the shard, if the run alters its inputs.
         own: (b,) bool, samples of the shard with an answer of the student's own; None in a run without them.
+        name_samples: gives the ids of the global batch's samples, in its order.
     """
 
     inputs: dict[str, Tensor]
@@ -49,12 +50,17 @@ class DistillBatch:
     captions: CaptionView | None = None
     seeds: Tensor | None = None
     own: Tensor | None = None
+    name_samples: Callable[[], list[str]] = field(default=list, compare=False)
 
     def to(self, device: torch.device) -> dict[str, Any]:
         """Keyword arguments of the task's forward, on ``device``."""
 
         moved = self._map(lambda x: x.to(device, non_blocking=True))
-        return {field.name: getattr(moved, field.name) for field in fields(moved)}
+        return {part.name: getattr(moved, part.name) for part in fields(moved) if part.compare}
+
+    def sample_ids(self) -> list[str]:
+        """Ids of the global batch's samples, in its order; empty where the loader has none."""
+        return self.name_samples()
 
     def pin_memory(self) -> DistillBatch:
         """The same batch in page-locked memory, from which a GPU copies while it computes."""
@@ -71,6 +77,7 @@ class DistillBatch:
             captions=captions and CaptionView(change(captions.weight), change(captions.text)),
             seeds=self.seeds,
             own=None if self.own is None else change(self.own),
+            name_samples=self.name_samples,
         )
 
 
@@ -180,6 +187,7 @@ class DistillDataLoader:
             domain=torch.from_numpy(self._domain[indices]),
             captions=None if self._captions is None else self._captions.load(indices),
             seeds=torch.from_numpy(self._seeds(step, len(indices))[shard]) if self._seeded else None,
+            name_samples=lambda: self._inputs.ids(indices),
         )
         return batch.pin_memory() if self._pinned else batch
 

@@ -88,6 +88,11 @@ class InputCache:
         self._lock = Lock()
 
     @property
+    def used_bytes(self) -> int:
+        """Memory of the inputs that are kept now."""
+        return self._budget - self._free
+
+    @property
     def samples(self) -> int:
         """Samples of the index."""
         return len(self._index)
@@ -100,6 +105,10 @@ class InputCache:
             self._free += _nbytes(self._rows.pop(number))
         self._added = tuple(samples)
         return first
+
+    def ids(self, indices: Indices) -> list[str]:
+        """Ids of the samples with these numbers."""
+        return [self._sample(number).id for number in indices.tolist()]
 
     def batch(
         self, indices: Indices, views: Indices | None = None, upcoming: InputRows | None = None

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
 from kdkit.core.distill.loop.distributed import get_world_size
+from kdkit.core.distill.loop.masking import MASKED, StepMask, limit_of
 from kdkit.core.distill.loop.optimizer import make_optimizer
 from kdkit.core.distill.loop.sharding import (
     Sharding,
@@ -43,6 +44,7 @@ class Training:
         average: the moving average of the weights, or None.
         strategy: what the ranks do, as found in the model: ``one process``, ``ddp``, ``fsdp2``, or ``hsdp 2x4`` for two
             groups of four.
+        mask: of updates, on devices whose values the host does not read at every step; else None.
     """
 
     def __init__(
@@ -50,27 +52,40 @@ class Training:
     ) -> None:
         self._original, self._accelerator = task, accelerator
         self.optimizer: Any
+        masked = accelerator.device.type in MASKED
+        self.mask = StepMask(accelerator.device, limit_of(settings)) if masked else None
         ema = settings.ema
         if sharding is not None and get_world_size() > 1:
             require_sharding()
             task.to("cpu")  # the copies are on the device, in parts
             self.task = self.model = copy.deepcopy(task)
-            average = None if ema is None else get_ema_avg_fn(ema)  # type: ignore[no-untyped-call]  # torch's
+            average = None if ema is None else self._average_of_one(ema)
             self.average = None if average is None else AveragedModel(task, avg_fn=average)
             for module in (self.task, *(() if self.average is None else (self.average.module,))):
                 shard(module, accelerator.device, sharding)
-            self.optimizer = make_optimizer(self.task, settings)
-            for group in self.optimizer.param_groups:
-                if len({type(p) for p in group["params"]}) > 1:
-                    group["foreach"] = False  # torch cannot step over sharded and whole tensors in one call
+            self.optimizer = made = make_optimizer(self.task, settings, fused=self.mask is not None)
         else:
             self.task = task
+            made = make_optimizer(task, settings, fused=self.mask is not None)
             model = task if get_world_size() == 1 else _WithIdleParameter(task)
-            self.model, self.optimizer = accelerator.prepare(model, make_optimizer(task, settings))
-            average = None if ema is None else get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]  # torch's
-            self.average = None if average is None else AveragedModel(task, multi_avg_fn=average)
+            self.model, self.optimizer = accelerator.prepare(model, made)
+            if ema is None:
+                self.average = None
+            elif self.mask is not None:
+                self.average = AveragedModel(task, avg_fn=self.mask.average(ema))
+            else:
+                all_at_once = get_ema_multi_avg_fn(ema)  # type: ignore[no-untyped-call]  # torch's
+                self.average = AveragedModel(task, multi_avg_fn=all_at_once)
+        if self.mask is not None:
+            vars(made)["found_inf"] = self.mask.skipped  # fused AdamW reads it, as torch's GradScaler sets it
         self.sharded = is_sharded(self.task)
         self.strategy = self._strategy()
+
+    def _average_of_one(self, decay: float) -> Any:
+        """The moving average of one tensor at a time: sharded and whole ones cannot be averaged in one call."""
+        if self.mask is not None:
+            return self.mask.average(decay)
+        return get_ema_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch's
 
     def _strategy(self) -> str:
         if self.sharded:
@@ -91,12 +106,18 @@ class Training:
         if self.sharded:
             average_whole_gradients(self.task)
 
-    def clip(self, most: float) -> None:
-        """Scale the gradients so that their norm is at most ``most``."""
+    def clip(self, most: float | None) -> Tensor:
+        """Scale the gradients so that their norm is at most ``most``, if that is given.
+
+        Returns:
+            () the norm before, equal on all ranks.
+        """
         if self.sharded:
-            clip_gradients(self.task, most)
-        else:
-            self._accelerator.clip_grad_norm_(self.model.parameters(), most)
+            return clip_gradients(self.task, most)
+        parameters = list(self.model.parameters())
+        if most is None:
+            return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return cast(Tensor, self._accelerator.clip_grad_norm_(parameters, most))
 
     def finish(self) -> None:
         """Give the task the trained weights, or their moving average."""

@@ -121,17 +121,26 @@ def average_whole_gradients(task: nn.Module) -> None:
                 parameter.grad = mean
 
 
-def clip_gradients(task: nn.Module, most: float) -> None:
-    """As ``torch.nn.utils.clip_grad_norm_``, for gradients of which some are sharded; a collective call."""
+def clip_gradients(task: nn.Module, most: float | None) -> Tensor:
+    """As ``torch.nn.utils.clip_grad_norm_``, for gradients of which some are sharded; a collective call.
+
+    Args:
+        most: None to measure the norm only.
+
+    Returns:
+        () the norm before.
+    """
     gradients = [p.grad for p in task.parameters() if p.grad is not None]
     parts = [x for x in gradients if is_part(x)]
     local = [own_part(x) for x in parts]
     whole = [x for x in gradients if not is_part(x)]
     squares = all_reduce_sum(torch.stack([x.square().sum() for x in local]).sum()) / _replicas(parts[0])
     norm = (squares + sum((x.square().sum() for x in whole), torch.zeros_like(squares))).sqrt()
-    factor = (most / (norm + 1e-6)).clamp(max=1.0)
-    for x in (*local, *whole):
-        x.mul_(factor)
+    if most is not None:
+        factor = (most / (norm + 1e-6)).clamp(max=1.0)
+        for x in (*local, *whole):
+            x.mul_(factor)
+    return norm
 
 
 def _replicas(part: Tensor) -> int:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import ExitCode, KdkitError
+from kdkit.core.base.result import format_size
 from kdkit.core.base.system_errors import is_out_of_memory
 from kdkit.core.contracts import Reporter
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.checkpoint_files import Progress
+from kdkit.core.distill.loop.diagnosis import not_finite_error
+from kdkit.core.distill.loop.finite_steps import FiniteSteps
 from kdkit.core.distill.loop.interruption import RanksAgree, stop_requests
+from kdkit.core.distill.loop.masking import limit_of
 from kdkit.core.distill.loop.parallel import Training
 from kdkit.core.distill.loop.peers import watched_peers
 from kdkit.core.distill.loop.sharding import Sharding
@@ -51,8 +57,27 @@ class Batches(Protocol):
 class Constrained(Protocol):
     """A task that limits which weights may result, such as :class:`~kdkit.core.distill.model.task.DistillTask`."""
 
-    def constrain(self) -> None:
-        """Called after every optimizer step; changes parameters in place, equally on all processes."""
+    def constrain(self, skipped: Tensor | None = None) -> None:
+        """Called after every optimizer step; changes parameters in place, equally on all processes.
+
+        Args:
+            skipped: () bool on the device; where True, the step changed nothing, and nor may this.
+        """
+
+
+@runtime_checkable
+class Advising(Protocol):
+    """A task that knows what lowers its memory."""
+
+    def advise_memory(self, inputs: Mapping[str, Tensor], **others: object) -> str:
+        """The setting to change after a step that found no memory, and by how much."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A batch that can name its samples."""
+
+    def sample_ids(self) -> list[str]: ...
 
 
 def train(
@@ -79,7 +104,8 @@ def train(
         stopwatch: measures the parts of each step, which makes them slower.
 
     Raises:
-        KdkitError: the loss is not a number (names the terms); no memory is left; the disk has no room for a
+        KdkitError: the loss or the gradient is not finite, or was not in too many steps in a row (names the samples,
+            and the teacher, weight or module where it begins); no memory is left; the disk has no room for a
             checkpoint, or a process cannot write its part.
         KeyboardInterrupt: after a checkpoint, when Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 end the run.
 
@@ -120,7 +146,7 @@ def train(
     if reached.step < settings.steps and accelerator.is_main_process:
         checkpoints.require_space(task, averaged=average is not None, reporter=reporter)
     training.model.train()
-    clock = _Clock(reached, settings.checkpoint_seconds)
+    clock, finite = _Clock(reached, settings.checkpoint_seconds), FiniteSteps(training, settings, reached, reporter)
     time_is_up = RanksAgree(accelerator.device) if training.sharded else None
     log = list(reached.log)
     part = stopwatch.part if stopwatch is not None else lambda _: nullcontext()
@@ -131,37 +157,41 @@ def train(
             torch.manual_seed(_step_seed(settings.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
-            with _memory_errors(step):
+            finite.begin()
+            inputs = dict[str, Any]()
+            with _memory_errors(step, partial(_memory_advice, training, inputs)):
                 with part("data"):
-                    inputs = batch.to(accelerator.device)
+                    inputs.update(batch.to(accelerator.device))
                 with part("losses"):  # and the student's forward pass, which the stopwatch counts for itself
                     parts = training.forward(inputs)
                 with part("backward"):
                     training.backward(parts["loss"])
             if stopwatch is not None:
                 stopwatch.wait_for_others()
-            if settings.clip_norm:
-                with part("optimizer"):
-                    training.clip(settings.clip_norm)
+            names = batch.sample_ids if isinstance(batch, Named) else list[str]
+            with part("optimizer"):
+                skipped = finite.judge(step, parts, training.clip(settings.clip_norm), inputs, names)
             last, stopping = step + 1 == settings.steps, stop.requested()
             up = clock.due() if time_is_up is None else time_is_up(clock.due() and accelerator.is_main_process)
             due = up or stopping or last or step + 1 in loader.pauses
-            if due or _is_logged(step, settings.steps) or accelerator.device.type == "cpu":
-                _check_finite(parts, step)  # synchronizes the device, so not at every step of a GPU
-            with part("optimizer"):
-                optimizer.step()
-                if isinstance(training.task, Constrained):
-                    training.task.constrain()
+            if due or finite.full or _is_logged(step, settings.steps):
+                finite.read()  # waits for the device, so not at every step of a GPU
+            if (bad := finite.ended) is not None:
+                again = inputs if bad.step == step else _repeat(batches, loader, bad.step).to(accelerator.device)
+                torch.manual_seed(_step_seed(settings.seed, bad.step, accelerator.process_index))
+                raise not_finite_error(training, bad, again, limit_of(settings))
+            with part("optimizer"), _memory_errors(step, partial(_states_advice, training)):
+                if not skipped:
+                    _update(training)
                 optimizer.zero_grad(set_to_none=True)
-                if average is not None:
-                    average.update_parameters(training.task)
             if _is_logged(step, settings.steps):
-                log.append(_log_point(step, parts))
-                if on_point is not None and accelerator.is_main_process:
-                    on_point(log[-1])
-                reporter.progress("distill", step + 1, settings.steps, _format_point(log[-1]))
+                if not finite.last_is_bad:
+                    log.append(_log_point(step, parts))
+                    if on_point is not None and accelerator.is_main_process:
+                        on_point(log[-1])
+                reporter.progress("distill", step + 1, settings.steps, _format_point(log[-1:], finite.skipped))
             if due and (accelerator.is_main_process or training.sharded):
-                progress = Progress(step + 1, clock.seconds(), list(log))
+                progress = finite.progress(step + 1, clock.seconds(), list(log))
                 checkpoints.save(training.task, optimizer, progress, average)
                 if stopping or step + 1 in loader.pauses:
                     checkpoints.wait()
@@ -174,7 +204,32 @@ def train(
         if stop.requested():  # during the last step
             raise KeyboardInterrupt(*stop.signals)
     training.finish()
-    return Progress(settings.steps, clock.seconds(), log, training.strategy)
+    return finite.progress(settings.steps, clock.seconds(), log, training.strategy)
+
+
+def _update(training: Training) -> None:
+    """The step of the optimizer, and what follows from it."""
+    training.optimizer.step()
+    if isinstance(training.task, Constrained):
+        training.task.constrain(None if training.mask is None else training.mask.skipped != 0)
+    if training.average is not None:
+        training.average.update_parameters(training.task)
+
+
+def _states_advice(training: Training) -> str:
+    """What would lower the memory of the optimizer's states."""
+    trained = sum(p.nbytes for p in training.task.parameters() if p.requires_grad)
+    return (
+        f"the optimizer keeps {format_size(2 * trained)} beside as much again of weights and gradients: share them by "
+        "--gpus N --shard, or train adapters (LoRA)"
+    )
+
+
+def _repeat(batches: Iterator[tuple[int, Batch]], loader: Batches, step: int) -> Batch:
+    """The batch of an earlier step; ``batches`` ends."""
+    if isinstance(batches, Generator):
+        batches.close()
+    return next(iter(loader.batches(step)))[1]
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -206,41 +261,47 @@ def _log_point(step: int, parts: Mapping[str, Tensor]) -> dict[str, float]:
     return {"step": float(step), **{name: float(value.detach()) for name, value in parts.items()}}
 
 
-def _format_point(point: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.3f}" for name, value in point.items() if name != "step")
+def _format_point(last: Sequence[Mapping[str, float]], skipped: int) -> str:
+    """The last logged point, if there is one, and how many steps were skipped, if any."""
+    shown = [f"{name} {value:.3f}" for point in last for name, value in point.items() if name != "step"]
+    return "  ".join([*shown, *([f"skipped {skipped}"] if skipped else [])])
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step) * 1009 + rank
 
 
-def _check_finite(parts: Mapping[str, Tensor], step: int) -> None:
-    if not torch.isfinite(parts["loss"]):
-        values = ", ".join(f"{name} = {float(value.detach()):g}" for name, value in parts.items() if name != "loss")
-        raise KdkitError(
-            "KD-DIST-017",
-            f"the loss is not a number at step {step} ({values})",
-            why="usually a learning rate that is too high, or a teacher with broken features",
-            fix="lower optimizer.lr in the recipe; 'kdkit features verify' checks the features",
-            code=ExitCode.FOUND,
-        )
-
-
 @contextmanager
-def _memory_errors(step: int) -> Iterator[None]:
+def _memory_errors(step: int, advice: Callable[[], str]) -> Iterator[None]:
+    why = None
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        why = " ".join(str(error).split())[:200]
+        traceback.clear_frames(error.__traceback__)  # they hold the step's activations
+    if why is not None:
         raise KdkitError(
             "KD-DIST-271",
             f"no memory left at step {step}",
-            why=" ".join(str(error).split())[:200],
-            fix="write 'optimizer: {micro_batch: auto}' in registry.yaml, or half of the number there: the student is "
-            "the same, to rounding; the same command continues from the last checkpoint",
+            why=why,
+            fix=f"{advice()}; the same command continues from the last checkpoint",
             code=ExitCode.MISSING,
-        ) from error
+        )
+
+
+def _memory_advice(training: Training, inputs: Mapping[str, Any]) -> str:
+    """What would lower the memory of forward and backward pass, and by how much."""
+    training.optimizer.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if inputs and isinstance(training.task, Advising) and not training.sharded:
+        return training.task.advise_memory(**inputs)
+    return (
+        "write 'optimizer: {micro_batch: auto}' in registry.yaml, or half of the number there: the student is the "
+        "same, to rounding"
+    )
 
 
 class _Clock:

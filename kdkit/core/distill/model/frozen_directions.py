@@ -25,12 +25,13 @@ class FrozenMatrix:
     left: Tensor
     right: Tensor
 
-    def restore(self) -> None:
-        """Weight := start + (I - L L') (weight - start) (I - R R'), in place."""
+    def restore(self, skipped: Tensor | None = None) -> None:
+        """Weight := start + (I - L L') (weight - start) (I - R R'), in place, unless ``skipped``."""
         change = (self.weight - self.start).flatten(1)
         change = change - self.left @ (self.left.T @ change)
         change = change - (change @ self.right) @ self.right.T
-        self.weight.copy_(self.start + change.view_as(self.weight))
+        restored = self.start + change.view_as(self.weight)
+        self.weight.copy_(restored if skipped is None else torch.where(skipped, self.weight, restored))
 
 
 class FrozenDirections:
@@ -73,10 +74,14 @@ class FrozenDirections:
         return sum(x.nbytes for matrix in self.matrices for x in (matrix.start, matrix.left, matrix.right))
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Undo what the last step changed in vectors and in frozen directions."""
+    def restore(self, skipped: Tensor | None = None) -> None:
+        """Undo what the last step changed in vectors and in frozen directions.
+
+        Args:
+            skipped: () bool on the device; where True, the step changed nothing and the weights keep every bit.
+        """
         for matrix in self.matrices:
-            matrix.restore()
+            matrix.restore(skipped)
         for vector, start in self.vectors:
             vector.copy_(start)
 

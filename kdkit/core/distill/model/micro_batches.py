@@ -84,15 +84,28 @@ class MicroBatches:
         size = self._size if isinstance(self._size, int) else total
         return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
+    def advise(self, student: nn.Module, inputs: Mapping[str, Tensor]) -> str:
+        """What to change after a step that found no memory: the setting, and by how much. No collective call."""
+        total = len(next(iter(inputs.values())))
+        now = self._size if isinstance(self._size, int) else total
+        if now == 1:
+            return "one sample at a time is too much: share the weights by --gpus N --shard, or use a smaller student"
+        try:
+            size, each, free = _fitting(student, inputs, total)
+            measured = f"a sample has {each / 2**20:.1f} MiB of activations, {free / 2**30:.1f} GiB are free"
+        except (RuntimeError, MemoryError):  # not even for three samples
+            size, measured = now, "measuring a sample's activations found no memory either"
+        size = min(size, now // 2)
+        at = "samples at a time" if isinstance(self._size, int) else "samples of a process at once"
+        return (
+            f"write 'optimizer: {{micro_batch: {size}}}' in registry.yaml instead of {now} {at} ({measured}): the "
+            "student is the same, to rounding"
+        )
+
     def _measure(self, student: nn.Module, inputs: Mapping[str, Tensor], total: int) -> int:
         """The largest size whose activations fit, equal on all ranks."""
-        device = next(student.parameters()).device
-        trained = [own_part(p) for p in student.parameters() if p.requires_grad]
-        states = 3 * sum(p.nbytes for p in trained)  # gradient, and two of AdamW
-        free = max(0.0, free_memory(device) - states)
-        few, more = (activation_bytes(student, {name: x[:rows] for name, x in inputs.items()}) for rows in PROBE_ROWS)
-        each = (more - few) / (PROBE_ROWS[1] - PROBE_ROWS[0])
-        size = torch.tensor(min(total, max(1, int(SHARE * free / max(each, 1)))), device=device)
+        fitting, each, free = _fitting(student, inputs, total)
+        size = torch.tensor(fitting, device=next(student.parameters()).device)
         if get_world_size() > 1:
             dist.all_reduce(size, op=dist.ReduceOp.MIN)
         found = int(size)
@@ -102,6 +115,17 @@ class MicroBatches:
                 f"{free / 2**30:.1f} GiB are free"
             )
         return found
+
+
+def _fitting(student: nn.Module, inputs: Mapping[str, Tensor], total: int) -> tuple[int, float, float]:
+    """The largest size whose activations fit on this rank, at most ``total``; bytes of a sample's, and free bytes."""
+    device = next(student.parameters()).device
+    trained = [own_part(p) for p in student.parameters() if p.requires_grad]
+    states = 3 * sum(p.nbytes for p in trained)  # gradient, and two of AdamW
+    free = max(0.0, free_memory(device) - states)
+    few, more = (activation_bytes(student, {name: x[:rows] for name, x in inputs.items()}) for rows in PROBE_ROWS)
+    each = (more - few) / (PROBE_ROWS[1] - PROBE_ROWS[0])
+    return min(total, max(1, int(SHARE * free / max(each, 1)))), each, free
 
 
 def recomputed(function: Callable[..., object], *arguments: object) -> object:

@@ -174,10 +174,14 @@ class DistillTask(nn.Module):
             log[f"{PREVIOUS}/altered"] = kept.detach()
         return {"loss": total, **log}
 
-    def constrain(self) -> None:
-        """Called after every optimizer step: undoes its changes in frozen directions."""
+    def constrain(self, skipped: Tensor | None = None) -> None:
+        """Called after every optimizer step: undoes its changes in frozen directions, unless it was ``skipped``."""
         if self.frozen is not None:
-            self.frozen.restore()
+            self.frozen.restore(skipped)
+
+    def advise_memory(self, inputs: Mapping[str, Tensor], **_: object) -> str:
+        """After a step that found no memory: the setting to change, and by how much."""
+        return self.micro_batches.advise(self.student, inputs)
 
     def _losses(
         self, outputs: Mapping[str, Tensor], targets: Targets, answers: Tensor | None

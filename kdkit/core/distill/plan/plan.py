@@ -302,15 +302,20 @@ def _settings(recipe: Recipe, steps: int, *, increment: bool, seed: int) -> Trai
         schedule=optimizer.schedule,
         clip_norm=optimizer.clip_norm,
         ema=optimizer.ema,
+        most_skipped=optimizer.max_skipped if optimizer.on_nan == "skip" else 0,
         seed=seed,
     )
 
 
 def _digest(plan: Plan, inventory: TeachingInventory, parent: Version | None, student: Mapping[str, Any]) -> str:
-    """SHA-256 of everything that decides the result; device and speed do not."""
+    """SHA-256 of everything that decides the result; device and speed do not.
+
+    What happens after a step that is not finite does not count: a run that stopped there continues with a new choice.
+    """
+    unread = {"optimizer": {"micro_batch", "pack_tokens", "on_nan", "max_skipped"}}
     text = json.dumps(
         {
-            "recipe": plan.recipe.model_dump(mode="json", exclude={"optimizer": {"micro_batch", "pack_tokens"}}),
+            "recipe": plan.recipe.model_dump(mode="json", exclude=unread),
             "parent": None if parent is None else [parent.name, parent.lineage.created],
             "student": student,
             "domains": list(inventory.index.domains),

@@ -99,6 +99,7 @@ class TrainSettings:
         schedule: ``cosine`` to zero, or ``constant``.
         clip_norm: global gradient norm, or None.
         ema: decay of an exponential moving average of the weights, which the run then keeps; or None.
+        most_skipped: steps in a row whose loss or gradient is not a finite number before the run ends; 0 for none.
         checkpoint_seconds: time between checkpoints.
     """
 
@@ -111,6 +112,7 @@ class TrainSettings:
     clip_norm: float | None
     seed: int
     ema: float | None = None
+    most_skipped: int = 0
     checkpoint_seconds: float = 60.0
 
 

@@ -65,7 +65,7 @@ def extract_missing(
         KdkitError: a teacher is not in the registry or not locked; errors of
             :func:`kdkit.core.teachers.open_teacher` and :func:`kdkit.core.features.extract.extraction.extract`.
     """
-    keys, reporter = _locked_fingerprints(project.registry, project.lock, teachers), reporter or Silent()
+    keys, reporter = locked_fingerprints(project.registry, project.lock, teachers), reporter or Silent()
     own = live_devices(project.registry, project.lock)
     live = {name: own[name] or device for name in own if name in keys}
     if live:
@@ -349,7 +349,7 @@ def import_hint(teacher: str) -> str:
     return f"'{import_command(teacher)}' adds them (PATH: files with all features, old and new)"
 
 
-def _locked_fingerprints(registry: Registry, lock: Lock, teachers: Sequence[str]) -> dict[str, str]:
+def locked_fingerprints(registry: Registry, lock: Lock, teachers: Sequence[str]) -> dict[str, str]:
     chosen = tuple(registry.teachers)
     unknown = [name for name in teachers if name not in chosen]
     if unknown or not chosen:

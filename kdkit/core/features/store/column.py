@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,8 @@ from kdkit.core.base.journal import Journal, JournalEntry, SampleKey
 from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import SignalSpec
 from kdkit.core.features.store.header import Header, damaged
-from kdkit.core.features.store.shard import BLOCK_ROWS, NO_ID, PRESENT, UNREADABLE, Shard, create_shard
+from kdkit.core.features.store.row_index import RowIndex
+from kdkit.core.features.store.shard import BLOCK_ROWS, PRESENT, UNREADABLE, Shard, create_shard
 from kdkit.core.features.store.sidecar import read_scores, read_texts, write_scores
 
 if TYPE_CHECKING:
@@ -88,11 +89,14 @@ class Column:
 
         Rows of a shared column have no ids and are found by content digest.
         """
-        return _find(index, self._row_of)
+        return self._row_of.find(index.ids, index.digests)
 
     def unreadable(self, index: SampleIndex) -> NDArray[np.bool_]:
         """(N,) samples whose present image could not be read for features, and has none, or for an answer."""
-        return ((_find(index, self._failed) >= 0) & (self.locate(index) < 0)) | (_find(index, self._unanswered) >= 0)
+        failed = self._failed.find(index.ids, index.digests) >= 0
+        if failed.any():
+            failed &= self.locate(index) < 0
+        return failed | _in_journal(index, self._unanswered)
 
     def remember_images(self, readable: Mapping[SampleKey, bool]) -> None:
         """Remember which samples' images could be read for an answer; answers have no rows to mark."""
@@ -266,31 +270,22 @@ class Column:
         return np.searchsorted(self._starts, rows, side="right") - 1
 
     @cached_property
-    def _row_of(self) -> dict[tuple[str, int], int]:
-        return self._index(self.present)
+    def _row_of(self) -> RowIndex:
+        return RowIndex(self.shards, self.present)
 
     @cached_property
-    def _failed(self) -> dict[tuple[str, int], int]:
-        return self._index(self._rows_with(UNREADABLE))
+    def _failed(self) -> RowIndex:
+        return RowIndex(self.shards, self._rows_with(UNREADABLE))
 
     @cached_property
-    def _unanswered(self) -> dict[tuple[str, int], int]:
+    def _unanswered(self) -> frozenset[SampleKey]:
         known = Journal(self.folder / UNREADABLE_IMAGES).read()
-        return {key: 0 for key, value in known.items() if not value["readable"]}
+        return frozenset(key for key, value in known.items() if not value["readable"])
 
     def _rows_with(self, status: int) -> NDArray[np.bool_]:
         """(rows,) whether a row has this status in a usable block."""
         parts = [(shard.status == status) & _per_row(shard) for shard in self.shards]
         return np.concatenate([np.zeros(0, dtype=bool), *parts])
-
-    def _index(self, wanted: NDArray[np.bool_]) -> dict[tuple[str, int], int]:
-        """(id, content digest) -> row, for the wanted rows."""
-        found = {}
-        for start, shard in zip(self._starts.tolist(), self.shards, strict=False):
-            keys = zip(shard.ids, shard.digests.tolist(), strict=True)
-            flags = wanted[start : start + len(shard)].tolist()
-            found.update({key: start + i for i, (key, flag) in enumerate(zip(keys, flags, strict=True)) if flag})
-        return found
 
 
 def _per_row(shard: Shard) -> NDArray[np.bool_]:
@@ -298,10 +293,9 @@ def _per_row(shard: Shard) -> NDArray[np.bool_]:
     return np.repeat(shard.usable, shard.block_rows)[: len(shard)]
 
 
-def _find(index: SampleIndex, known: Mapping[tuple[str, int], int]) -> Rows:
-    def row(key: tuple[str, int]) -> int:
-        found = known.get(key)
-        return known.get((NO_ID, key[1]), -1) if found is None else found
-
+def _in_journal(index: SampleIndex, known: Collection[SampleKey]) -> NDArray[np.bool_]:
+    """(N,) whether a sample is one of ``known``."""
+    if not known:
+        return np.zeros(len(index), dtype=bool)
     keys = zip(index.ids, index.digests.tolist(), strict=True)
-    return np.fromiter(map(row, keys), dtype=np.int64, count=len(index))
+    return np.fromiter((key in known for key in keys), dtype=bool, count=len(index))

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from hashlib import blake2b
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import h5py
 import numpy as np
@@ -38,10 +39,13 @@ BLOCK_ROWS = 512
 """Rows per commit and per checksum; a kill loses at most one block."""
 ALIGNMENT = 4096
 """Of every dataset, so that rows of 1 KiB never span two pages of memory."""
+IDS_AT_A_TIME = 65_536
+"""Ids that are Python objects at one time."""
 ABSENT, PRESENT, UNREADABLE = 0, 1, 2
 NO_ID = ""
 """Instead of a sample's id: the row belongs to every sample with its digest."""
 _SIGNALS, _CHECKSUM = "signals", 16
+_CONTROL = ("ids", "digests", "status", "committed", "checksums")
 _UNKNOWN, _INTACT, _DAMAGED = 0, 1, 2
 _CHECKED: dict[tuple[str, int, int, int], NDArray[np.uint8]] = {}
 """(path, inode, time, size) of a file -> the state of each block: a process compares a block once."""
@@ -109,13 +113,61 @@ def _reserve(path: Path) -> None:
             os.posix_fallocate(handle.fileno(), 0, size)
 
 
+class StoredIds(Sequence[str]):
+    """The ids of a shard, in the mapped file: a text is made when it is read.
+
+    Attributes:
+        names: (N,) UTF-8, padded with zeros.
+    """
+
+    def __init__(self, names: NDArray[np.bytes_]) -> None:
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> StoredIds: ...
+    def __getitem__(self, row: int | slice) -> str | StoredIds:
+        if isinstance(row, slice):
+            return StoredIds(self.names[row])
+        return bytes(self.names[row]).decode()
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), IDS_AT_A_TIME):
+            yield from (name.decode() for name in self.names[start : start + IDS_AT_A_TIME].tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def width(self) -> int:
+        """Bytes of one id in the file."""
+        return self.names.dtype.itemsize
+
+    @cached_property
+    def any_empty(self) -> bool:
+        """Whether a row belongs to every sample with its digest."""
+        parts = range(0, len(self), IDS_AT_A_TIME)
+        return any(bool((self.names[start : start + IDS_AT_A_TIME] == b"").any()) for start in parts)
+
+    def encoded(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Ids of these rows, in UTF-8."""
+        found: list[bytes] = self.names[rows].tolist()
+        return found
+
+
 class Shard:
     """An open shard, mapped for reading. With ``writable``, blocks can be committed until it is closed.
 
     Attributes:
         header: of the column.
-        ids: N sample ids.
-        digests: (N,) uint64.
+        ids: N sample ids, mapped.
+        digests: (N,) uint64, mapped.
         arrays: signal name -> (N, *shape), the mapped file.
         status, committed: (N,) and (blocks,) uint8, mapped.
 
@@ -129,20 +181,18 @@ class Shard:
             with h5py.File(path, "r", locking=False) as file:
                 self.header = Header.from_json(str(file.attrs["kdkit"]), str(path))
                 self.block_rows = int(file.attrs["block_rows"])
-                names = _own(file, "ids")[...]
-                self.digests: NDArray[np.uint64] = _own(file, "digests")[...]
                 expected = str(file.attrs["index_checksum"])
                 locations = {s.name: _location(_own(file, f"{_SIGNALS}/{s.name}")) for s in self.header.signals}
-                control = {name: _location(_own(file, name)) for name in ("status", "committed", "checksums")}
+                control = {name: _location(_own(file, name)) for name in _CONTROL}
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise as_kdkit_error(error, str(path)) or damaged(str(path), str(error)) from error
-        if _index_checksum(names, self.digests) != expected:
-            raise damaged(str(path), "the checksum of its sample ids does not match")
-        self.ids: list[str] = [name.decode() for name in names.tolist()]
         self._map = np.memmap(path, np.uint8, mode="r")
         self._offsets = {name: offset for name, (offset, _, _) in {**locations, **control}.items()}
         self.arrays: Mapping[str, NDArray[Any]] = {name: self._view(*at) for name, at in locations.items()}
-        self.status, self.committed, self._checksums = (self._view(*at) for at in control.values())
+        names, self.digests, self.status, self.committed, self._checksums = (self._view(*a) for a in control.values())
+        if _index_checksum(names, self.digests) != expected:
+            raise damaged(str(path), "the checksum of its sample ids does not match")
+        self.ids = StoredIds(names)
         found = os.stat(path)
         key = str(path.resolve()), found.st_ino, found.st_mtime_ns, found.st_size
         self._checked = _CHECKED.setdefault(key, np.zeros(len(self.committed), np.uint8))
@@ -303,6 +353,10 @@ def _checksum(values: Iterable[NDArray[Any]], status: NDArray[np.uint8]) -> byte
 
 
 def _index_checksum(names: NDArray[np.bytes_], digests: NDArray[np.uint64]) -> str:
-    state = blake2b(b"\0".join(names.tolist()), digest_size=_CHECKSUM)
-    state.update(digests.astype("<u8").tobytes())
+    """BLAKE2b of the ids with zeros between them, and the digests; a part at a time."""
+    state = blake2b(digest_size=_CHECKSUM)
+    for start in range(0, len(names), IDS_AT_A_TIME):
+        state.update(b"\0" * (start > 0) + b"\0".join(names[start : start + IDS_AT_A_TIME].tolist()))
+    for start in range(0, len(digests), IDS_AT_A_TIME):
+        state.update(digests[start : start + IDS_AT_A_TIME].astype("<u8").tobytes())
     return state.hexdigest()

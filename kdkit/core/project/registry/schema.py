@@ -200,6 +200,8 @@ class OptimizerEntry(Part):
     pack_tokens: Annotated[int, Field(ge=32)] | None = None
     epochs: Annotated[float, Field(gt=0)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
+    on_nan: Literal["stop", "skip"] | None = None
+    max_skipped: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

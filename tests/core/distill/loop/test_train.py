@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +19,14 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.checkpoint_files import file_of
 from kdkit.core.distill.loop.train import train
+from kdkit.core.distill.model.projection import TeacherProjection
+from kdkit.core.distill.model.task import DistillTask, Term
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.run import distill
 from kdkit.core.project.versions import Versions
+from kdkit.plugins.losses.fd import FeatureDistillation
 from tests.conftest import start_module
+from tests.core.distill.loop.test_sharding import Loader
 from tests.core.distill.model.test_task import SETTINGS
 from tests.core.distill.toy_runs import Heard, assert_equal, recipe, run, weights
 from tests.errors import raises_error
@@ -67,6 +71,38 @@ def test_no_memory_left_names_the_step_and_the_key(tmp_path: Path) -> None:
             reporter=Silent(),
         )
     assert "micro_batch" in str(caught.value.fix)
+
+
+class Hungry(nn.Module):
+    """A student that finds no memory for whole batches."""
+
+    outputs: Mapping[str, int] = {"image": 7, "text": 7}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(7, 7)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if len(inputs["image"]) > 4:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return {"image": self.linear(inputs["image"]), "text": inputs["text"]}
+
+
+def test_no_memory_left_says_how_much_to_compute_at_a_time(tmp_path: Path) -> None:
+    task = DistillTask(Hungry(), {"a": TeacherProjection()}, [Term("fd", 1.0, FeatureDistillation(), per_sample=True)])
+    with raises_error("KD-DIST-271", mentions=("step 0",)) as caught:
+        train(
+            task,
+            Loader(0, 1),
+            SETTINGS,
+            accelerator=Accelerator(cpu=True),
+            checkpoints=Checkpoints(tmp_path),
+            reporter=Silent(),
+        )
+    assert (
+        "'optimizer: {micro_batch: 4}' in registry.yaml instead of 8 samples of a process at once" in caught.value.fix
+    )
+    assert "activations" in caught.value.fix
 
 
 def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(folder: Path) -> None:
