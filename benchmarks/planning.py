@@ -20,7 +20,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.projects import Size, demo_project, print_table
+from projects import Size, demo_project, print_table
+
 from kdkit.core.project.versions import Versions
 
 
