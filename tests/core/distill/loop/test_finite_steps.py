@@ -26,14 +26,13 @@ from kdkit.core.distill.loop.checkpoint_files import Progress
 from kdkit.core.distill.loop.finite_steps import READ_EVERY
 from kdkit.core.distill.loop.sharding import Sharding
 from kdkit.core.distill.loop.train import train
-from tests.core.distill.loop.test_sharding import BATCH, SETTINGS, STEPS, WORLD, Loader, Size, make_task, same
+from tests.core.distill.loop.test_sharding import BATCH, SETTINGS, STEPS, Loader, Size, make_task, same
 from tests.core.distill.toy_runs import Heard
 from tests.errors import raises_error
 from tests.ranks import run_ranks
 
 SKIP = replace(SETTINGS, most_skipped=3, checkpoint_seconds=0.0)
-BAD_ROW = BATCH - 1
-"""Of the last rank."""
+WORLD = 2
 
 
 class Poisoned(Loader):
