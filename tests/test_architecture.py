@@ -81,6 +81,7 @@ PUBLIC = {
     "kdkit.core.evaluation.scoring",
     "kdkit.core.evaluation.calibration",
     "kdkit.core.evaluation.zero_shot",
+    "kdkit.core.contracts.tail_mass",
     "kdkit.core.contracts.token_signals",
 }
 """What a plugin, built in or not, may import of kdkit: docs/howto/write-plugin.md names them."""

@@ -1,8 +1,8 @@
 """Stored next-token distributions of a generating model: the k most likely tokens, and the mass of the others.
 
 Values are log-probabilities at temperature 1, which float16 represents accurately near 0. At temperature T the
-distribution is p^(1/T), normalized. The stored top k gives its part at any T; the tail's log mass is stored for each of
-:data:`TEMPERATURES`.
+distribution is p^(1/T), normalized. The stored top k gives its part at any T. The part of the others is
+:mod:`kdkit.core.contracts.tail_mass`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,12 @@ import torch
 from torch import Tensor
 
 from kdkit.core.contracts import Sample, SignalSpec
+from kdkit.core.contracts.tail_mass import TAIL, tail_statistics
 
-TEMPERATURES = (0.5, 1.0, 2.0)
-NEVER = -1e4
-"""Log-probability of an impossible class."""
-NOT_KNOWN = 100.0
-"""Marks an unknown tail; a log mass at these temperatures is below log V."""
 NO_TOKEN = -100
 """Token id after the end of an answer."""
 NAMED = 64
-"""Default k: 394 bytes per token."""
+"""Default k: 408 bytes per token."""
 CHUNK = 128
 """Tokens per chunk of logits."""
 HIDDEN, TOKENS, EMBEDDING = "answer_hidden", "answer_ids", "output_embedding"
@@ -52,7 +48,7 @@ class SplitsAnswers(Protocol):
 
 
 class TopK(NamedTuple):
-    """``ids`` (N, k) int32; ``log_p`` (N, k), decreasing; ``tail`` (N, 3), log sum of p^(1/T) over the other tokens."""
+    """``ids`` (N, k) int32; ``log_p`` (N, k), decreasing; ``tail`` (N, :data:`TAIL`), statistics of the other tokens."""
 
     ids: Tensor
     log_p: Tensor
@@ -64,28 +60,16 @@ def compress(logits: Tensor, k: int) -> TopK:
     log_p = logits.log_softmax(-1)
     top = log_p.topk(min(k, logits.shape[-1]), dim=-1)
     rest = log_p.scatter(-1, top.indices, -torch.inf)
-    tail = torch.stack([(rest / t).logsumexp(-1) for t in TEMPERATURES], dim=-1)
-    return TopK(top.indices.to(torch.int32), top.values, tail.clamp(min=NEVER))
-
-
-def tail_of(log_p: Tensor) -> Tensor:
-    """Tail (N, 3) given only the top ``log_p`` (N, k), decreasing, as a server returns them.
-
-    At temperature 1 it is the remaining mass. At 0.5 it is an upper bound: each other token is at most as likely as the
-    last of the k, so the sum of p^2 is at most the mass times that probability. At 2 there is no bound:
-    :data:`NOT_KNOWN`.
-    """
-    rest = (1 - log_p.exp().sum(-1)).clamp(min=0).log().clamp(min=NEVER)
-    return torch.stack([(rest + log_p[..., -1]).clamp(min=NEVER), rest, torch.full_like(rest, NOT_KNOWN)], dim=-1)
+    return TopK(top.indices.to(torch.int32), top.values, tail_statistics(rest))
 
 
 def token_specs(places: int, k: int) -> tuple[SignalSpec, ...]:
-    """Signals of answers of at most ``places`` tokens: 4 + 6 k + 6 bytes per token."""
+    """Signals of answers of at most ``places`` tokens: 4 + 6 k + 20 bytes per token."""
     return (
         SignalSpec("tokens", (places,), "int32"),
         SignalSpec("topk_ids", (places, k), "int32"),
         SignalSpec("topk", (places, k), "float16"),
-        SignalSpec("tail", (places, len(TEMPERATURES)), "float16"),
+        SignalSpec("tail", (places, TAIL), "float16"),
     )
 
 
@@ -94,7 +78,7 @@ def token_signals(outputs: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     """Signals of B answers, (B, *shape) of :func:`token_specs`, from the outputs of a generating student; on the CPU.
 
     ``tokens`` (B, A) are the ids of the answers, -100 after the end. ``topk_ids`` (-100 there) and ``topk`` (B, A, k)
-    are the most likely tokens and their log-probabilities; ``tail`` (B, A, 3) is the log mass of the others. Logits are
+    are the most likely tokens and their log-probabilities; ``tail`` (B, A, :data:`TAIL`) describes the others. Logits are
     computed in chunks of :data:`CHUNK` tokens.
     """
     ids, embedding = outputs[TOKENS], outputs[EMBEDDING]

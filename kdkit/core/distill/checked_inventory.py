@@ -20,6 +20,7 @@ from kdkit.core.distill.plan.compatibility import (
     require_protection,
 )
 from kdkit.core.distill.plan.inventory import TeachingInventory, domain_limits, take_inventory
+from kdkit.core.distill.plan.token_temperatures import check_token_temperatures
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.project.recipe import Recipe
 
@@ -79,6 +80,7 @@ def check_recipe(
     require_packing(recipe, student)
     require_protection(recipe, student, index)
     require_needed_signals(recipe, project.catalogue, locked)
+    check_token_temperatures(recipe, project.catalogue, locked, reporter)
     require_on_policy(recipe, project.catalogue, registry, locked)
     require_compatible(recipe, student, locked, train, domain_limits(registry), reporter)
 

@@ -138,7 +138,8 @@ def logprob_signals(parsed: Mapping[str, Any] | None, answer: int, k: int) -> di
     """
     import torch
 
-    from kdkit.core.contracts.token_signals import NO_TOKEN, tail_of, token_specs
+    from kdkit.core.contracts.tail_mass import tail_of
+    from kdkit.core.contracts.token_signals import NO_TOKEN, token_specs
 
     signals = {
         spec.name: torch.full(spec.shape, NO_TOKEN if spec.dtype == "int32" else 0, dtype=getattr(torch, spec.dtype))

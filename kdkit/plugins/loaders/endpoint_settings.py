@@ -88,7 +88,7 @@ class Settings(BaseModel):
         if self.revision:
             identity["revision"] = self.revision
         if self.top_logprobs:
-            identity["stored"] = f"{self.top_logprobs} alternatives of {self.max_answer} tokens"
+            identity["stored"] = f"{self.top_logprobs} alternatives of {self.max_answer} tokens, mass of others 2"
         return identity
 
     @classmethod

@@ -22,8 +22,8 @@ class GeneratingTeacher(nn.Module):
     """Fulfils ``contracts.SignalSource`` and ``contracts.Answering``.
 
     Signals per sample, with A = ``max_answer``: ``tokens`` (A,), the ids of its answer, then -100; ``topk_ids`` and
-    ``topk`` (A, k), the most likely tokens and their log-probabilities; ``tail`` (A, 3), the log mass of all others at
-    the temperatures 0.5, 1 and 2. A token takes 4 + 6 k + 6 bytes: 394 for k = 64.
+    ``topk`` (A, k), the most likely tokens and their log-probabilities; ``tail`` (A, 10), the log mass of all others
+    and its slope at five temperatures. A token takes 4 + 6 k + 20 bytes: 408 for k = 64.
 
     With ``hidden``, also ``answer_hidden`` (A, H), the states that predict these tokens, then zeros: 2 H bytes per
     token, 7 KB for Qwen2-VL-7B.
@@ -46,7 +46,7 @@ class GeneratingTeacher(nn.Module):
         return (*token_specs(places, self.k), *states)
 
     def identity(self) -> Mapping[str, str]:
-        answer = f"{self.k} named{', states' * self.hidden}"
+        answer = f"{self.k} named, mass of others at 5 temperatures{', states' * self.hidden}"
         return {**self.model.identity(), "answer": answer}
 
     def check_answer(self, sample: Sample) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from kdkit.core.contracts import TOP_LOGPROBS, Answer, Decoding, LossInput, Sample, Silent, TeacherView
-from kdkit.core.contracts.token_signals import compress, tail_of
+from kdkit.core.contracts.tail_mass import tail_of
+from kdkit.core.contracts.token_signals import compress
 from kdkit.core.data import load_index
 from kdkit.core.distill.plan.inventory import take_inventory
 from kdkit.core.distill.plan.plan import make_plan

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.core.contracts.token_signals import TEMPERATURES, compress
+from kdkit.core.contracts.tail_mass import MASSES, TEMPERATURES
+from kdkit.core.contracts.token_signals import compress
 from kdkit.plugins.losses.tokens.chunked import sums_over_tokens
 from kdkit.plugins.losses.tokens.divergence import DEFAULT_MIX, DIVERGENCES
 from kdkit.plugins.losses.tokens.losses import AnswerCrossEntropy, TokenDistillation, UniversalLogitDistillation
@@ -355,7 +356,21 @@ def test_invalid_options_are_refused() -> None:
     assert "forward-kl" in caught.value.fix
     with raises_error("KD-LOSS-004", where="token-kd"):
         TokenDistillation(divergence="tvd", mix=0.5)
-    with raises_error("KD-LOSS-005", mentions=("0.7",)) as caught:
-        TokenDistillation(temperature=0.7)(make_batch()[0])
-    assert "0.5, 1, 2" in caught.value.fix
+    for make in (TokenDistillation, UniversalLogitDistillation):
+        with raises_error("KD-LOSS-005", mentions=("0.4",)):
+            make(temperature=0.4)
     assert set(DEFAULT_MIX) < set(DIVERGENCES)
+
+
+def test_a_teacher_with_three_masses_has_three_temperatures() -> None:
+    batch, _ = make_batch()
+    views = tuple(
+        TeacherView(v.name, v.weight, {**v.target, "tail": v.target["tail"][..., :MASSES]}, {}) for v in batch.teachers
+    )
+    short = LossInput(batch.student, views, batch.domain)
+    for temperature in TEMPERATURES[:MASSES]:
+        loss = TokenDistillation(temperature=temperature)
+        assert torch.equal(loss(short), loss(batch))
+    with raises_error("KD-LOSS-005", mentions=("0.7",)) as caught:
+        TokenDistillation(temperature=0.7)(short)
+    assert "0.5, 1, 2" in caught.value.fix

@@ -18,6 +18,7 @@ from kdkit.plugins.losses.tokens.signals import (
     StoredDistributions,
     at_temperature,
     read_stored,
+    require_temperature,
     student_classes,
     token_teachers,
     within_vocabulary,
@@ -67,13 +68,15 @@ class TokenDistillation(nn.Module):
     Args:
         divergence: one of :data:`~kdkit.plugins.losses.tokens.divergence.DIVERGENCES`.
         mix: beta of ``jsd``, skew of the skewed divergences; None for the published default.
-        temperature: T; stored signals allow 0.5, 1 and 2. (T < 1 sharpens.)
+        temperature: T, 0.5 to 16; the mass of the other tokens is exact at 0.5, 1, 2, 4 and 16, and interpolated
+            between them. (T < 1 sharpens.)
         noise: standard deviation of normal noise on every class's logit of teacher and student (ClinKD's
             epsilon, eq. 15, whose size the paper does not give; one number for all classes would cancel).
         chunk: tokens whose logits exist at one time.
 
     Raises:
-        KdkitError: an unknown divergence; a mix outside [0, 1], or for a divergence without one.
+        KdkitError: an unknown divergence; a mix outside [0, 1], or for a divergence without one; a temperature that no
+            stored signal has.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class TokenDistillation(nn.Module):
                 where="token-kd",
                 fix="choose a mix from 0 to 1" if divergence in DEFAULT_MIX else "remove 'mix' from the recipe",
             )
+        require_temperature(temperature)
         self.divergence, self.mix = divergence, DEFAULT_MIX.get(divergence, 0.0) if mix is None else mix
         self.temperature, self.noise, self.chunk = temperature, noise, chunk
 
@@ -131,12 +135,13 @@ class UniversalLogitDistillation(nn.Module):
     side, and the remaining mass as one class.
 
     Args:
-        temperature: of both distributions; 0.5, 1 or 2.
+        temperature: of both distributions, 0.5 to 16.
         chunk: tokens whose logits exist at one time.
     """
 
     def __init__(self, *, temperature: float = 1.0, chunk: int = CHUNK) -> None:
         super().__init__()
+        require_temperature(temperature)
         self.temperature, self.chunk = temperature, chunk
 
     def forward(self, batch: LossInput) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.core.contracts.token_signals import EMBEDDING, HIDDEN, NEVER, NOT_KNOWN, TEMPERATURES, TOKENS
+from kdkit.core.contracts.tail_mass import MASSES, NEVER, NOT_KNOWN, TAIL, TEMPERATURES, has_temperature, tail_mass
+from kdkit.core.contracts.token_signals import EMBEDDING, HIDDEN, TOKENS
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def token_teachers(batch: LossInput) -> list[TeacherView]:
 
 @dataclass(frozen=True)
 class StoredDistributions:
-    """One teacher at N tokens: ``ids``, ``log_p`` (N, k), ``tail`` (N, 3), and the trust ``weight`` (N,)."""
+    """One teacher at N tokens: ``ids``, ``log_p`` (N, k), ``tail`` (N, width), and the trust ``weight`` (N,)."""
 
     ids: Tensor
     log_p: Tensor
@@ -84,19 +85,29 @@ def read_stored(view: TeacherView, answers: AnswerTokens, *, same_tokens: bool) 
     return StoredDistributions(ids, torch.where(keep, log_p, 0), torch.where(keep, tail, 0), weight)
 
 
+def require_temperature(temperature: float, width: int = TAIL) -> None:
+    """Raises: KdkitError: a tail of this width has no mass at the temperature."""
+    if has_temperature(temperature, width):
+        return
+    listed = ", ".join(f"{t:g}" for t in TEMPERATURES[:width])
+    raise KdkitError(
+        "KD-LOSS-005",
+        f"token signals are not stored for temperature {temperature:g}",
+        why="the teacher gives the mass of its other tokens at three temperatures alone" if width == MASSES else "",
+        fix=f"choose one of {listed}"
+        if width == MASSES
+        else f"choose a temperature from {TEMPERATURES[0]:g} to {TEMPERATURES[-1]:g}",
+    )
+
+
 def at_temperature(log_p: Tensor, tail: Tensor, temperature: float) -> Tensor:
     """(N, k + 1) log of the teacher's distribution at ``temperature``: the k tokens, then all others as one class.
 
     Raises:
         KdkitError: a temperature for which the mass of the other tokens is not stored, or unknown.
     """
-    if temperature not in TEMPERATURES:
-        raise KdkitError(
-            "KD-LOSS-005",
-            f"token signals are not stored for temperature {temperature:g}",
-            fix=f"choose one of {', '.join(f'{t:g}' for t in TEMPERATURES)}",
-        )
-    rest = tail[:, TEMPERATURES.index(temperature), None]
+    require_temperature(temperature, tail.shape[-1])
+    rest = tail_mass(tail, temperature).estimate
     if temperature > 1 and bool((rest >= NOT_KNOWN).any()):
         raise KdkitError(
             "KD-LOSS-006",
