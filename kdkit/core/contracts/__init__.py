@@ -13,6 +13,7 @@ next-token distributions.
 from __future__ import annotations
 
 from kdkit.core.contracts.answers import (
+    ANY_ANSWERS,
     AS_IS,
     BOX_FAMILY,
     IMAGE_MARK,
@@ -70,6 +71,7 @@ from kdkit.core.contracts.protocols import (
     LossInput,
     NeedsSignals,
     RopeVariant,
+    Served,
     SignalSource,
     SignalSpec,
     Student,
@@ -120,6 +122,7 @@ from kdkit.core.contracts.specs import (
 
 __all__ = [
     "ABOUT",
+    "ANY_ANSWERS",
     "AS_IS",
     "BOX_FAMILY",
     "CAPTIONS",
@@ -195,6 +198,7 @@ __all__ = [
     "RopeSpec",
     "RopeVariant",
     "Sample",
+    "Served",
     "ShowsAttention",
     "SignalSource",
     "SignalSpec",

@@ -81,8 +81,9 @@ class Decoding:
 SETTINGS = "settings"
 """Key in a teacher's identity: the name of its settings file. The identity lists the settings that change answers, so
 the file's hash is locked and checked but is not part of the fingerprint."""
-LOGPROBS, OWN_ANSWERS = "logprobs", "own answers"
-"""Key and value in the identity of a teacher that has signals for its own answers only, such as a served model."""
+LOGPROBS, OWN_ANSWERS, ANY_ANSWERS = "logprobs", "own answers", "any answers"
+"""Key and values in the identity of a served model with signals, which hold its likeliest tokens alone: for its own
+answers only, or for given ones."""
 TOP_LOGPROBS = "top_logprobs"
 """Key in a sample's ``extra``: the :attr:`Answer.top_logprobs` of the answer that became the sample."""
 

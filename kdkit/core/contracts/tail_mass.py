@@ -89,7 +89,7 @@ def tail_mass(tail: Tensor, temperature: float) -> TailMass:
 
 
 def _between(tail: Tensor, right: int, temperature: float) -> TailMass:
-    """The mass between the temperatures at ``right - 1`` and ``right``, by the cubic Hermite interpolant in s = 1 / T."""
+    """The mass between two stored temperatures, by the cubic Hermite interpolant in s = 1 / T."""
     (f0, f1), (g0, g1) = (
         (tail[..., shift + right, None], tail[..., shift + right - 1, None]) for shift in (0, len(TEMPERATURES))
     )

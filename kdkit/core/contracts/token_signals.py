@@ -48,7 +48,7 @@ class SplitsAnswers(Protocol):
 
 
 class TopK(NamedTuple):
-    """``ids`` (N, k) int32; ``log_p`` (N, k), decreasing; ``tail`` (N, :data:`TAIL`), statistics of the other tokens."""
+    """``ids`` (N, k) int32; ``log_p`` (N, k), decreasing; ``tail`` (N, :data:`TAIL`), about the other tokens."""
 
     ids: Tensor
     log_p: Tensor
@@ -78,8 +78,8 @@ def token_signals(outputs: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     """Signals of B answers, (B, *shape) of :func:`token_specs`, from the outputs of a generating student; on the CPU.
 
     ``tokens`` (B, A) are the ids of the answers, -100 after the end. ``topk_ids`` (-100 there) and ``topk`` (B, A, k)
-    are the most likely tokens and their log-probabilities; ``tail`` (B, A, :data:`TAIL`) describes the others. Logits are
-    computed in chunks of :data:`CHUNK` tokens.
+    are the most likely tokens and their log-probabilities; ``tail`` (B, A, :data:`TAIL`) describes the others. Logits
+    are computed in chunks of :data:`CHUNK` tokens.
     """
     ids, embedding = outputs[TOKENS], outputs[EMBEDDING]
     known = ids >= 0

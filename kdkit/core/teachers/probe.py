@@ -80,7 +80,8 @@ def probe(signals: SignalSource, where: str) -> Probe:
     if not (declared or only_answers) or set(first) != set(declared):
         raise _unusable(where, f"it declares the signals {sorted(declared)} and returns {sorted(first)}")
     for name, rows in first.items():
-        _check(where, name, rows, second[name], declared[name].shape)
+        again = None if LOGPROBS in signals.identity() else second[name]  # a server's rounding depends on its batches
+        _check(where, name, rows, again, declared[name].shape)
     return Probe(declared_signals(signals), seconds)
 
 
@@ -89,7 +90,7 @@ def declared_signals(signals: SignalSource) -> dict[str, SignalFact]:
     return {spec.name: SignalFact(shape=spec.shape, dtype=spec.dtype) for spec in signals.signals}
 
 
-def _check(where: str, name: str, rows: Tensor, again: Tensor, shape: tuple[int, ...]) -> None:
+def _check(where: str, name: str, rows: Tensor, again: Tensor | None, shape: tuple[int, ...]) -> None:
     import torch
 
     if not isinstance(rows, torch.Tensor):
@@ -98,7 +99,7 @@ def _check(where: str, name: str, rows: Tensor, again: Tensor, shape: tuple[int,
         raise _unusable(where, f"a row of '{name}' should be {shape} and is {tuple(rows.shape)[1:]}")
     if not bool(torch.isfinite(rows).all()):
         raise _unusable(where, f"'{name}' holds NaN or infinity")
-    if not torch.equal(rows, again):
+    if again is not None and not torch.equal(rows, again):
         raise _unusable(where, f"'{name}' differs between two runs on the same sample")
 
 

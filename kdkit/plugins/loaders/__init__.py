@@ -152,7 +152,7 @@ def kdkit_loaders() -> tuple[LoaderSpec, ...]:
         LoaderSpec(
             name="openai",
             summary="a model behind an OpenAI-compatible endpoint: answers, and what it held likely in them",
-            factory="kdkit.plugins.loaders.endpoint:load_endpoint",
+            factory="kdkit.plugins.loaders.endpoint_folder:load_endpoint",
             marks=("endpoint.json",),
             asks_network=True,
         ),

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
@@ -77,7 +76,7 @@ class EndpointTeacher:
         identity = {SETTINGS: FILE, "prompt": PROMPT, **self.settings.identity(UNIT)}
         return {**identity, LOGPROBS: OWN_ANSWERS} if self.settings.top_logprobs else identity
 
-    def prepare(self, image: Image, sample: Sample) -> Mapping[str, Any] | None:
+    def prepare(self, image: Image, sample: Sample) -> Any:
         """The log-probabilities that came with the sample's answer, if its text still is that answer."""
         parsed: Mapping[str, Any] | None = sample.extra.get(TOP_LOGPROBS)
         if parsed is None:
@@ -85,7 +84,7 @@ class EndpointTeacher:
         unchanged = self._boxes.answer(sample, self._sizes([image, *open_further_images(sample)])) == parsed["text"]
         return parsed if unchanged else None
 
-    def compute(self, items: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Tensor]:
+    def compute(self, items: Sequence[Any]) -> Mapping[str, Tensor]:
         """B items -> the signals, (B, *shape); sends no request."""
         import torch
 
@@ -107,13 +106,7 @@ class EndpointTeacher:
             raise KdkitError(
                 "KD-LOAD-001", "an endpoint has no beam search", where=self._where, fix="draw samples instead"
             )
-        client = ChatClient(
-            self.settings.endpoint.rstrip("/") + "/chat/completions",
-            key=self._read_key(),
-            timeout=self.settings.timeout,
-            tries=self.settings.tries,
-            parallel=self.settings.parallel,
-        )
+        client = self._client()
 
         async def request_answers(request: _Request) -> list[Answer]:
             return await self._request_answers(client, request, decoding)
@@ -127,6 +120,15 @@ class EndpointTeacher:
             warnings.warn(f"{self._where}: {total} answers without usable log-probabilities: {reasons}", stacklevel=2)
             self._unusable.clear()
         return found
+
+    def _client(self) -> ChatClient:
+        return ChatClient(
+            self.settings.endpoint.rstrip("/") + "/chat/completions",
+            key=self._read_key(),
+            timeout=self.settings.timeout,
+            tries=self.settings.tries,
+            parallel=self.settings.parallel,
+        )
 
     def _read_key(self) -> str:
         variable = self.settings.key_variable
@@ -270,16 +272,3 @@ def _log_probs(choice: Mapping[str, Any]) -> tuple[float, ...]:
     if not all(isfinite(value) for value in values):
         raise ValueError("logprob is not finite")
     return values
-
-
-def load_endpoint(folder: Path) -> EndpointTeacher:
-    """A teacher from a folder with ``endpoint.json``; it sends no request until it has to answer.
-
-    With ``top_logprobs``, a ``tokenizer.json`` in the folder is the served model's.
-
-    Raises:
-        KdkitError: as :meth:`Settings.read` and :class:`Vocabulary`.
-    """
-    settings, tokenizer = Settings.read(folder), folder / "tokenizer.json"
-    vocabulary = Vocabulary(tokenizer) if settings.top_logprobs and tokenizer.is_file() else None
-    return EndpointTeacher(settings, f"{settings.model} at {settings.endpoint}", vocabulary)

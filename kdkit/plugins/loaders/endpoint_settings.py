@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import AS_IS, MAX_ANSWER
 from kdkit.plugins.answers.boxes.own import OwnBoxes
-from kdkit.plugins.loaders.endpoint_logprobs import MAX_ALTERNATIVES
+from kdkit.plugins.loaders.endpoint_logprobs import END, MAX_ALTERNATIVES
 
 FILE = "endpoint.json"
+IMAGE = "<|image_pad|>"
 
 
 def _check_address(value: str) -> str:
@@ -50,6 +51,8 @@ class Settings(BaseModel):
         boxes: family of :class:`BoxCodec` in whose coordinates the model reads and writes boxes, or ``as-is``.
         top_logprobs: alternatives per token of a scored answer; 0 for none.
         max_answer: tokens of an answer whose alternatives are stored, at most.
+        prompt_logprobs: alternatives per token of a given answer, through vLLM; 0 for none.
+        end_token, image_token: of the served model, for ``prompt_logprobs``.
         min_pixels, max_pixels: image sizes of the model's processor, used if its boxes are in pixels; the defaults are
             those of the released Qwen2.5-VL.
     """
@@ -67,9 +70,18 @@ class Settings(BaseModel):
     parallel: int = Field(4, ge=1)
     boxes: Annotated[str, AfterValidator(_check_boxes)] = AS_IS
     top_logprobs: int = Field(0, ge=0, le=MAX_ALTERNATIVES)
+    prompt_logprobs: int = Field(0, ge=0)
+    end_token: str = END
+    image_token: str = IMAGE
     max_answer: int = Field(MAX_ANSWER, ge=1)
     min_pixels: int = 4 * 28 * 28
     max_pixels: int = 16384 * 28 * 28
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> Self:
+        if self.top_logprobs and self.prompt_logprobs:
+            raise ValueError("'top_logprobs' and 'prompt_logprobs' exclude each other; the latter covers all answers")
+        return self
 
     def identity(self, unit: int) -> dict[str, str]:
         """Everything that changes an answer or what is stored of it.
@@ -89,6 +101,8 @@ class Settings(BaseModel):
             identity["revision"] = self.revision
         if self.top_logprobs:
             identity["stored"] = f"{self.top_logprobs} alternatives of {self.max_answer} tokens, mass of others 2"
+        if self.prompt_logprobs:
+            identity["stored"] = f"{self.prompt_logprobs} likeliest at {self.max_answer} tokens of given answers"
         return identity
 
     @classmethod

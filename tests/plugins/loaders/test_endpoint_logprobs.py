@@ -27,7 +27,8 @@ from kdkit.core.project.recipe_file import load_recipe
 from kdkit.core.project.registry.lock import Lock
 from kdkit.core.teachers.add import add_teacher
 from kdkit.plugins.loaders import endpoint_client
-from kdkit.plugins.loaders.endpoint import EndpointTeacher, load_endpoint
+from kdkit.plugins.loaders.endpoint import EndpointTeacher
+from kdkit.plugins.loaders.endpoint_folder import load_endpoint
 from kdkit.plugins.loaders.endpoint_logprobs import UNKNOWN_TOKEN, Vocabulary, logprob_signals, parse_logprobs
 from kdkit.plugins.loaders.generating import GeneratingTeacher
 from kdkit.plugins.losses.tokens.losses import TokenDistillation, UniversalLogitDistillation

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import LOGPROBS, LossSpec, StudentSpec, TaskSpec
+from kdkit.core.contracts import LOGPROBS, OWN_ANSWERS, LossSpec, StudentSpec, TaskSpec
 from kdkit.core.distill.loop.sampler import use_of_domains
 from kdkit.core.distill.plan.types import OnPolicyPlan, Plan
 from kdkit.core.features.extract.answers import TOKENS
@@ -130,7 +130,7 @@ def _reason(name: str, facts: LockedTeacher, registry: Registry) -> str:
         return "its features were imported: its model is not here"
     if not facts.signals:
         return "it only answers"
-    if facts.identity.get(LOGPROBS):
+    if facts.identity.get(LOGPROBS) == OWN_ANSWERS:
         return "it has distributions along its own answers alone"
     if TOKENS not in facts.signals:
         return "it gives no distributions along answers"

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import AS_IS, BOX_FAMILY, LOGPROBS, LossSpec, Reporter, Sample, Student
+from kdkit.core.contracts import AS_IS, BOX_FAMILY, LossSpec, Reporter, Sample, Student
 from kdkit.core.contracts.token_signals import SplitsAnswers
 from kdkit.core.data.names import name_some
 from kdkit.core.distill.plan.targets import TeacherTargets
 from kdkit.core.features.extract.answers import TOKENS
+from kdkit.core.features.extract.endpoint_answers import only_own_answers
 from kdkit.core.features.extract.refusals import find_refusals, refusal_error
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def require_same_tokens(
         KdkitError: naming teacher, losses and a sample.
     """
     for teacher in teachers if losses else ():
-        gives_tokens = TOKENS in {spec.name for spec in teacher.signals.signals} and LOGPROBS not in teacher.parts
+        gives_tokens = TOKENS in {spec.name for spec in teacher.signals.signals} and not only_own_answers(teacher.parts)
         theirs, ours = teacher.parts.get(TOKENIZER), _tokenizer(student)
         if not gives_tokens or (theirs is not None and theirs == ours):
             continue

@@ -30,6 +30,7 @@ from kdkit.core.evaluation.trust.weights import (
     without_captions,
 )
 from kdkit.core.features import Column, FeatureStore
+from kdkit.core.features.extract.canary import require_same_model
 from kdkit.core.features.extract.missing import extraction_hint
 from kdkit.core.project.recipe import Recipe, learns_alone, signals_read
 
@@ -205,6 +206,8 @@ def take_inventory(
     columns = complete_columns(
         project, store, index, teachers, live=opened, before=before_extraction, device=device, reporter=reporter
     )
+    for name, live_teacher in opened.items():
+        require_same_model(live_teacher.model, columns[name].folder)
     evaluator, hint = make_evaluator(registry, catalogue, index), partial(extraction_hint, registry, lock)
     policy, limits = recipe.trust, domain_limits(registry)
     weighs = catalogue.spec(TrustPolicySpec, policy.policy).weighs_captions and learns_alone(recipe, catalogue)

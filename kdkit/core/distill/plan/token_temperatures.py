@@ -37,8 +37,8 @@ def check_token_temperatures(
         bounded = [name for name, facts in given.items() if LOGPROBS in facts.identity]
         if bounded and temperature < 1:
             reporter.warn(
-                f"{part.name} at temperature {temperature:g}: {', '.join(bounded)} gives the likeliest tokens alone, so "
-                "the mass of the others is an upper bound; it is exact at temperature 1"
+                f"{part.name} at temperature {temperature:g}: {', '.join(bounded)} gives the likeliest tokens alone, "
+                "so the mass of the others is an upper bound; it is exact at temperature 1"
             )
         if set(given) - set(bounded) and temperature not in TEMPERATURES:
             reporter.warn(

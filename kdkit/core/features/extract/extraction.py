@@ -22,6 +22,7 @@ from kdkit.core.base.threads import usable_processors
 from kdkit.core.contracts import Answering, Reporter, SignalSource, Silent
 from kdkit.core.data.index import SampleIndex
 from kdkit.core.features.extract.answers import answer_missing
+from kdkit.core.features.extract.canary import require_same_models
 from kdkit.core.features.extract.claims import Claims
 from kdkit.core.features.extract.column_plan import ColumnPlan
 from kdkit.core.features.extract.endpoint_answers import with_top_logprobs
@@ -134,6 +135,8 @@ def extract(
             _answer(teacher, column, index, begun.again, reporter, claims)
             for teacher, column in zip(teachers, columns, strict=True)
         ]
+    computed = [len(plan.samples) + count for plan, count in zip(begun.plans, answers, strict=True)]
+    require_same_models([teacher.model for teacher in teachers], columns, computed)
     columns = store.reopened(columns)
     done = tuple(_summary(*counts) for counts in zip(columns, repeat(index), begun.kept, begun.new_prompts, answers))
     report_unreadable(columns, index, reporter)
@@ -216,6 +219,8 @@ def _begin(
     for teacher, plan in zip(teachers, plans, strict=True):
         require_accepted(teacher.name, teacher.model, index.samples.take(plan.samples))
     _check_space(store.root, plans)
+    models = [teacher.model for teacher in teachers]
+    require_same_models(models, columns, [len(plan.samples) for plan in plans])
     signals = [with_top_logprobs(teacher.signals, column) for teacher, column in zip(teachers, columns, strict=True)]
     return _Begun(columns, signals, plans, again, kept, new_prompts)
 

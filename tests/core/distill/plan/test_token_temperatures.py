@@ -55,7 +55,7 @@ def test_temperatures_that_signals_do_not_have_are_refused(tmp_path: Path) -> No
 
 
 def test_servers_give_a_bound_below_one_and_nothing_above(tmp_path: Path) -> None:
-    server = {LOGPROBS: OWN_ANSWERS}
+    server: dict[str, Any] = {LOGPROBS: OWN_ANSWERS}
     assert check(tmp_path, 1.0, **server) == []
     (said,) = check(tmp_path, 0.7, **server)
     assert "upper bound" in said
