@@ -27,6 +27,7 @@ from kdkit.core.contracts.answers import (
     AttentionMap,
     Decoding,
     OwnTokens,
+    Served,
     ShowsAttention,
 )
 from kdkit.core.contracts.details import (
@@ -71,7 +72,6 @@ from kdkit.core.contracts.protocols import (
     LossInput,
     NeedsSignals,
     RopeVariant,
-    Served,
     SignalSource,
     SignalSpec,
     Student,

@@ -156,3 +156,14 @@ class Answer:
     def confidence(self) -> float | None:
         """Mean probability of the tokens, in [0, 1]; None if unknown."""
         return sum(map(exp, self.log_probs)) / len(self.log_probs) if self.log_probs else None
+
+
+@runtime_checkable
+class Served(Protocol):
+    """A model behind an address, where another one may answer tomorrow."""
+
+    def canary(self) -> Mapping[str, Any]:
+        """What the model now says to a fixed request; plain JSON without addresses or keys."""
+
+    def require_same(self, canary: Mapping[str, Any]) -> None:
+        """Raise ``KdkitError`` if the model now says something else than in an earlier ``canary``."""

@@ -201,17 +201,6 @@ class ChecksAnswers(Protocol):
         are left to ``prepare``."""
 
 
-@runtime_checkable
-class Served(Protocol):
-    """A model behind an address, where another one may answer tomorrow."""
-
-    def canary(self) -> Mapping[str, Any]:
-        """What the model now says to a fixed request; plain JSON without addresses or keys."""
-
-    def require_same(self, canary: Mapping[str, Any]) -> None:
-        """Raise ``KdkitError`` if the model now says something else than in an earlier ``canary``."""
-
-
 # ------------------------------------------------------------------------- losses and aligners
 
 
