@@ -136,7 +136,7 @@ def test_features_of_training_samples_are_not_stored_for_a_live_teacher(without_
     status = {one.teacher: one for one in column_statuses(open_project(root), table)}
     assert (status["one"].live, status["one"].complete, status["one"].domains["ct"]) == (True, True, (60, 60))
     assert (status["two"].live, status["two"].complete, status["two"].domains["ct"]) == (False, True, (84, 84))
-    plan, estimate = dry_run(open_project(root), Options(cpu=True), heard)[-1]
+    plan, estimate, _ = dry_run(open_project(root), Options(cpu=True), heard)[-1]
     assert any(line.startswith("one: live") and {"cpu,", "offloaded"} <= set(line.split()) for line in heard.lines)
     assert [(t["name"], t["live"]) for t in plan.to_json()["teachers"]] == [("one", True), ("two", False)]
     rows = [line.split() for line in str(DistillPlan((PlannedStage(plan, estimate),))).splitlines()]

@@ -115,7 +115,7 @@ def test_teachers_that_nothing_measures_make_a_version(folder: Path) -> None:
     text = registry.read_text(encoding="utf-8") + "trust: {policy: all, options: {unmeasured: true}}\n"
     registry.write_text(text + "optimizer: {lr: 0.001, batch_size: 24, steps: 12}\n", encoding="utf-8")
     options: dict[str, Any] = {"recipe": "mmkd-released", "seed": 2}
-    planned, _ = dry_run(open_project(folder), Options(cpu=True, recipe="mmkd-released", seed=2), Silent())[-1]
+    planned, _, _ = dry_run(open_project(folder), Options(cpu=True, recipe="mmkd-released", seed=2), Silent())[-1]
     assert planned.domains_not_judged == ("ct", "mri")
     made = run(open_project(folder), **options)
     lineage = made.version.lineage
@@ -233,7 +233,7 @@ def test_a_loss_that_reads_teachers_needs_one(folder: Path) -> None:
 
 
 def test_a_dry_run_measures_it(folder: Path) -> None:
-    made, estimate = dry_run(open_project(folder), Options(cpu=True, recipe="./captions.yaml"), Silent())[-1]
+    made, estimate, _ = dry_run(open_project(folder), Options(cpu=True, recipe="./captions.yaml"), Silent())[-1]
     assert made.teachers == ()
     assert estimate.seconds > 0
 

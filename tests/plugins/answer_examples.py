@@ -100,40 +100,40 @@ class Slake(Records):
 class QuestionFolder(kit.SourceContract):
     """A folder in a published layout."""
 
-    make: ClassVar[Callable[[Path], Path]]
+    write: ClassVar[Callable[[Path], Path]]
     text: ClassVar[str] = ""
 
     def location(self) -> Path:
-        return type(self).make(self.scratch() / "set")
+        return type(self).write(self.scratch() / "set")
 
     def damaged(self) -> Path:
-        folder = type(self).make(self.scratch() / "damaged")
+        folder = type(self).write(self.scratch() / "damaged")
         (folder / self.text).write_bytes(b'[\n{"broken')
         return folder
 
 
 class HubQuestions(QuestionFolder):
     name = "hub-questions"
-    make = path_vqa
+    write = path_vqa
     text = "data/test-00000-of-00001.parquet"
     options: ClassVar[Mapping[str, Any]] = {"modality": "pathology"}
 
 
 class PmcVqa(QuestionFolder):
     name = "pmc-vqa"
-    make = pmc_vqa
+    write = pmc_vqa
     text = "test_2.csv"
 
 
 class OmniMedVqa(QuestionFolder):
     name = "omni-med-vqa"
-    make = omni_med_vqa
+    write = omni_med_vqa
     text = "QA_information/Open-access/ACRIMA.json"
 
 
 class VqaMed(QuestionFolder):
     name = "vqa-med"
-    make = vqa_med
+    write = vqa_med
     text = "VQAMed2019Test/VQAMed2019_Test_Questions_w_Ref_Answers.txt"
 
 

@@ -25,7 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def table(folder: Path, first: int = 0) -> bytes:
-    columns = {"image": PNGS[first:], "text": [f"scan {n}" for n in range(first, 6)]}
+    columns: dict[str, list[object]] = {"image": [*PNGS[first:]], "text": [f"scan {n}" for n in range(first, 6)]}
     return write_parquet(folder / "whole.parquet", columns, row_group=2).read_bytes()
 
 

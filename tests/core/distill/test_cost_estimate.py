@@ -96,7 +96,7 @@ def test_an_estimate_of_a_run_writes_nothing_and_tells_a_small_disk(
     make_project(root, teachers={"radio": ("ct",)}, domains=("ct",))
     dry_run(open_project(root), Options(cpu=True), Notes())  # extracts the features
     before, notes = set(root.rglob("*")), Notes()
-    _, estimate = dry_run(open_project(root), Options(cpu=True), notes)[-1]
+    _, estimate, _ = dry_run(open_project(root), Options(cpu=True), notes)[-1]
     assert set(root.rglob("*")) == before
     assert not [warning for warning in notes.warnings if "on disk" in warning]
     distill(open_project(root), Options(cpu=True))
@@ -120,7 +120,7 @@ def test_an_estimate_beside_another_one_keeps_its_targets(with_xray: Path, monke
         progress(timer, label, done, total, note)
 
     monkeypatch.setattr(cost_estimate._Timer, "progress", estimate_again)
-    _, estimate = dry_run(open_project(with_xray), options, Notes())[-1]
+    _, estimate, _ = dry_run(open_project(with_xray), options, Notes())[-1]
     assert nested
     assert estimate.previous_seconds > 0
     assert not [path for path in (with_xray / ".kdkit").rglob("*") if "previous-version" in path.name]
@@ -130,7 +130,7 @@ def test_of_an_answering_student_with_adapters_the_base_is_not_on_the_disk(tmp_p
     project = make_answering(tmp_path, init=str(make_base(tmp_path / "base")), lora=LORA)
     version = Versions(project).get()
     base = (tmp_path / "base" / "model.safetensors").stat().st_size
-    _, estimate = dry_run(project, Options(cpu=True), Notes())[-1]
+    _, estimate, _ = dry_run(project, Options(cpu=True), Notes())[-1]
     adapters = size(version.student_folder)
     assert adapters <= estimate.disk < 13 * adapters
     assert base < estimate.memory < 2 * base

@@ -183,7 +183,7 @@ def test_arrays_become_png_on_request(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 3), dtype=np.uint8)
     arrays = {f"{split}_{name}": value for split in ("train", "val", "test") for name, value in
               (("images", pixels), ("labels", np.arange(6).reshape(6, 1) % 2))}  # fmt: skip
-    np.savez(tmp_path / "toy.npz", **arrays)
+    np.savez(tmp_path / "toy.npz", allow_pickle=False, **arrays)
     options = {"labels": ["normal", "cyst"], "domain": "ct"}
     write_registry(tmp_path, [{"source": "medmnist", "path": "toy.npz", "options": options}])
     with raises_error("KD-DATA-519", mentions=("array", "--png")):
@@ -298,7 +298,11 @@ def scans(folder: Path, first: int, count: int) -> bytes:
     """A Parquet file with groups of two rows, and a second column of images that no command needs."""
     numbers = range(first, first + count)
     cells = [{"bytes": png(n), "path": f"{n}.png"} for n in numbers]
-    columns = {"image": cells, "caption": [f"scan {n}" for n in numbers], "label": [n % 2 for n in numbers]}
+    columns: dict[str, Sequence[object]] = {
+        "image": cells,
+        "caption": [f"scan {n}" for n in numbers],
+        "label": [n % 2 for n in numbers],
+    }
     columns["mask"] = [os.urandom(20_000) for _ in numbers]
     return write_parquet(folder / "part.parquet", columns, row_group=2, metadata=METADATA).read_bytes()
 

@@ -100,7 +100,7 @@ def test_the_lineage_names_the_file_of_corrections(tmp_path: Path) -> None:
 
 def test_dry_run_estimates_the_corrections(tmp_path: Path) -> None:
     make_project(tmp_path / "p", {"share": 0.5})
-    plan, estimate = dry_run(Project(tmp_path / "p"), Options(cpu=True), Silent())[-1]
+    plan, estimate, _ = dry_run(Project(tmp_path / "p"), Options(cpu=True), Silent())[-1]
     assert estimate.correction_seconds > 0
     assert "step 6, 12:" in str(DistillPlan((PlannedStage(plan, estimate),)))
     assert plan.to_json()["correction"] == {"steps": [6, 12], "answers_per_round": 12, "corrector": "reference"}

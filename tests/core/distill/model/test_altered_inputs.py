@@ -157,7 +157,7 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(with_xray: Path) 
 
 def test_the_plan_says_so(with_xray: Path) -> None:
     recipe(with_xray, ALTERED)
-    plan, estimate = dry_run(open_project(with_xray), Options(cpu=True, incremental=True), Silent())[-1]
+    plan, estimate, _ = dry_run(open_project(with_xray), Options(cpu=True, incremental=True), Silent())[-1]
     assert (
         "v1 teaches its own outputs on altered inputs (weight 5)"
         in str(DistillPlan((PlannedStage(plan, estimate),))).splitlines()

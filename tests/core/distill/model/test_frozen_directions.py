@@ -165,7 +165,7 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(with_xray: Path) 
 
 def test_the_plan_says_what_stays(with_xray: Path) -> None:
     recipe(with_xray, FROZEN)
-    plan, estimate = dry_run(open_project(with_xray), Options(cpu=True, incremental=True), Silent())[-1]
+    plan, estimate, _ = dry_run(open_project(with_xray), Options(cpu=True, incremental=True), Silent())[-1]
     line = "The strongest directions of v1's weights stay as they are (60 % of each matrix's energy)"
     assert line in str(DistillPlan((PlannedStage(plan, estimate),))).splitlines()
     assert plan.to_json()["previous"]["frozen_energy"] == ENERGY

@@ -150,9 +150,9 @@ def test_a_trial_run_computes_only_the_rows_that_it_shows(folder: Path) -> None:
 
 
 def test_a_dry_run_estimates_the_time_of_its_targets(folder: Path) -> None:
-    _, without = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())[-1]
+    _, without, _ = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())[-1]
     write_recipe(folder, previous=PREVIOUS_PART)
-    _, estimate = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())[-1]
+    _, estimate, _ = dry_run(open_project(folder), Options(cpu=True, incremental=True), Silent())[-1]
     assert without.previous_seconds == 0.0
     assert estimate.previous_seconds > 0
 

@@ -44,7 +44,7 @@ def edit(root: Path, *pairs: tuple[str, str]) -> None:
 def test_the_plan_counts_own_answers_and_who_scores_them(root: Path) -> None:
     add(root, "half", seed=2, domains=["vqa/mri"])
     planned = dry_run(Project(root), Options(cpu=True), Silent())
-    plan, estimate = planned[-1]
+    plan, estimate, _ = planned[-1]
     assert plan.to_json()["on_policy"] == {
         "scorers": {"first": 10, "half": 7},
         "given_only": {},
