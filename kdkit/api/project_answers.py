@@ -65,6 +65,7 @@ class AnswerMethods(OpenedProject):
             >>> project.answer(samples=8, rerank="biomedclip")  # doctest: +SKIP
         """
         from kdkit.api.student import AnswerList
+        from kdkit.core.base.errors import KdkitError
         from kdkit.core.contracts import Decoding
         from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_form, answer_samples
 
@@ -72,6 +73,13 @@ class AnswerMethods(OpenedProject):
         request = AnswerRequest(version, teacher, rerank, split_named(split), tuple(domains), limit, choose)
         file, picture = (None if path is None else Path(path) for path in (to, attention))
         project, kind = self._open(), answer_form(form)
+        if kind != "kdkit" and file is None:
+            raise KdkitError(
+                "KD-API-599",
+                f"no file is named for the answers in the form '{form}'",
+                where="form",
+                fix="--to samples.jsonl, or leave --form out",
+            )
         found = answer_samples(
             project, request, decoding, to=file, form=kind, attention=picture, device=device, reporter=self.reporter
         )

@@ -10,7 +10,7 @@ from kdkit.plugins.answers.questions import contains, first_sentence, plain_word
 
 LETTERS = "ABCDEFGHIJ"
 _LEAD = r"\W*(?:(?:the\s+)?(?:correct\s+|right\s+|best\s+)?(?:answer|option|choice)\b\s*(?:is\b|:)?\W*)*"
-_MARK = re.compile(rf"^{_LEAD}(?i:([a-j]))(?:\s*[.):,\]*]|\s*$|(?=\s))(.*)", re.I | re.S)
+_MARK = re.compile(rf"^{_LEAD}((?-i:[A-Ja-j]))(?:\s*[.):,\]*]|\s*$|(?=\s))(.*)", re.I | re.S)
 _BARE = re.compile(rf"^{_LEAD}[a-j]\s+\w", re.I)
 """A letter before a word without a mark between them: perhaps the article of ``A large mass``."""
 
@@ -20,7 +20,7 @@ def chosen_option(answer: str, options: Sequence[str]) -> int | None:
 
     In this order: the whole answer is an option; it begins with a letter (``B``, ``B. text``, ``Answer: (B)``)
     and does not go on with the text of another option; the first sentence has the words of one option, whole, in order
-    and together. An option inside a longer one that is there too does not count.
+    and together. An option inside a longer one that is there too does not count. Of equal options it is the first.
 
     Example:
         >>> chosen_option("B. a scan", ["CT", "MRI"]), chosen_option("It is an MRI.", ["CT", "MRI"])
@@ -31,6 +31,7 @@ def chosen_option(answer: str, options: Sequence[str]) -> int | None:
     named = [plain_words(option) for option in options]
     if (mark := _MARK.match(answer)) is not None:
         number, rest = LETTERS.index(mark[1].upper()), _same(mark[2], options)
+        number = _first_equal(number, options)
         if number < len(options) and rest == number:
             return number
         if _BARE.match(answer) is None:
@@ -57,7 +58,13 @@ def referred_option(reference: str, options: Sequence[str]) -> int | None:
     if (whole := _same(reference, options)) is not None:
         return whole
     letter = reference.strip().upper()
-    return LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS[: len(options)] else None
+    named = len(letter) == 1 and letter in LETTERS[: len(options)]
+    return _first_equal(LETTERS.index(letter), options) if named else None
+
+
+def _first_equal(number: int, options: Sequence[str]) -> int:
+    """The first option that equals this one, if it exists: data sets have questions with an option twice."""
+    return number if number >= len(options) else next(n for n in range(number + 1) if options[n] == options[number])
 
 
 def _same(text: str, options: Sequence[str]) -> int | None:

@@ -19,7 +19,7 @@ ASKED: dict[Wording, str] = {
     "text": "Answer with the text of one of these options.",
     "letter": "Answer with the letter of one of these options.",
 }
-_LABEL = re.compile(r"^\s*([A-J])\s*[:.)]\s*(?=\S)")
+_LABEL = re.compile(r"^\s*([A-J])\s*[:.)]\s*")
 
 
 def choice_question(
@@ -31,6 +31,7 @@ def choice_question(
     answer: str,
     wording: Wording,
     where: str,
+    letter: str = "",
     **fields: Any,
 ) -> Question:
     """A question whose options follow it, one a line: ``A. text``.
@@ -38,19 +39,16 @@ def choice_question(
     Args:
         options: their texts, with or without letters (``A:text``), which are removed.
         answer: the text of an option, or its letter.
+        letter: that of the right option, if the file states it; so an option called ``A`` is not taken for the first.
         fields: further ones of :class:`Question`: ``modality``, ``extra``.
 
     Raises:
-        KdkitError: fewer than two options, an empty one, an answer that is none.
+        KdkitError: fewer than two options, an empty one, an answer that is none, or that has another letter.
     """
     texts = _texts(options, where)
     if not 2 <= len(texts) <= len(LETTERS):
         raise _wrong(f"a question needs 2 to {len(LETTERS)} options, not {len(texts)}", where, f"{texts}")
-    right = referred_option(answer, texts)
-    if right is None:
-        right = referred_option(_LABEL.sub("", answer), texts)
-    if right is None:
-        raise _wrong("the answer is none of the options", where, f"{answer!r} is not in {texts}")
+    right = _right_option(answer, letter, texts, where)
     listed = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
     extra = {"answer_type": "CLOSED", CHOICES: texts, **fields.pop("extra", {})}
     return Question(
@@ -73,11 +71,28 @@ def check_wording(wording: str, where: str) -> Wording:
     raise KdkitError("KD-SRC-570", f"there is no wording '{wording}' of answers", where=where, fix=fix)
 
 
+def _right_option(answer: str, letter: str, texts: Sequence[str], where: str) -> int:
+    named = referred_option(answer, texts)
+    if named is None:
+        named = referred_option(_LABEL.sub("", answer), texts)
+    place = LETTERS.find(letter) if letter else -1
+    if letter and not 0 <= place < len(texts):
+        raise _wrong(f"there is no option {letter}", where, f"{texts}")
+    if letter and (answer == letter or named is None):
+        return place
+    if named is None:
+        raise _wrong("the answer is none of the options", where, f"{answer!r} is not in {texts}")
+    if letter and texts[named] != texts[place]:
+        raise _wrong(f"the answer is option {LETTERS[named]}, but its letter is {letter}", where, f"{texts}")
+    return named
+
+
 def _texts(options: Sequence[str], where: str) -> list[str]:
     """The options without their letters, if each begins with that of its place: ``A. fumigatus`` may be a name."""
     marks = [_LABEL.match(option) for option in options]
+    bare = [_LABEL.sub("", option).strip() for option in options]
     lettered = all(mark is not None and mark[1] == letter for mark, letter in zip(marks, LETTERS, strict=False))
-    texts = [(_LABEL.sub("", option) if lettered else option).strip() for option in options]
+    texts = bare if lettered and any(bare) else [option.strip() for option in options]
     if "" in texts:
         raise _wrong(f"option {LETTERS[texts.index('')]} is empty", where, f"{texts}")
     return texts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -22,39 +22,66 @@ from kdkit.plugins.sources.rows import RowReader
 AT_ONCE = 64
 """Rows whose images are read at once, for their digests."""
 ANSWER_TYPE = "answer_type"
+UNREAD = ("caption", "extra", "label_separator", "no_finding", "labels")
+"""Options of tables that say nothing about questions."""
 
 
 @dataclass(frozen=True)
 class HubQuestions(HfDataset):
     """A row per question: an image, its question and its answer. The domain is ``vqa/`` and the modality.
 
-    One image has many questions, in a cell each. Its group is the digest of its bytes, so intervals are grouped by
-    image, and a split by a hash keeps its questions together.
+    One image has many questions, in a cell each. Its group is the digest of its bytes, unless a column ``group`` names
+    it, so intervals are grouped by image, and a split by a hash keeps its questions together.
 
     Attributes:
         modality: of all samples.
         question, answer: columns. A column ``answer_type`` (OPEN, CLOSED) is used if it is there.
         calibration: share of the training images, by a hash, that becomes the calibration split.
+        skip_broken: skip broken rows, and count them.
     """
 
     modality: str = ""
     question: str = "question"
     answer: str = "answer"
     calibration: float = 0.0
+    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.modality:
             fix = "set modality: pathology"
             raise KdkitError("KD-SRC-585", "the option modality is missing", where=str(self.location), fix=fix)
+        unread = [f"columns: {name}" for name in self.columns if name not in ("id", "image", "split", "group")]
+        unread += [f"constants: {name}" for name in self.constants if name != "split"]
+        unread += [one.name for one in fields(self) if one.name in UNREAD and getattr(self, one.name) != one.default]
+        if unread:
+            raise KdkitError(
+                "KD-SRC-599",
+                f"hub-questions does not read {', '.join(unread)}",
+                where=str(self.location),
+                fix="remove that; questions and answers are named by the options question and answer",
+            )
+        held_back(self.calibration, str(self.location))
 
     def __iter__(self) -> Iterator[Sample | Skipped]:
         """Samples one by one: a question is more than a row's columns."""
         return RowReader.__iter__(self)
 
+    def _sample_or_skipped(
+        self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None
+    ) -> Sample | Skipped:
+        try:
+            return self._sample(row, where, root, fractions)
+        except KdkitError as error:
+            if not self.skip_broken:
+                raise
+            return Skipped("broken records", error.where or where, error.what, level="warning")
+
     def _sample(self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None) -> Sample:
         image, name = self._image(row, root, where)
-        group = self._group(image) if isinstance(image, ImageLocation) else name
+        group = self._optional(row, "group", where)
+        if group is None:
+            group = self._group(image) if isinstance(image, ImageLocation) else name
         extra: dict[str, Any] = {"group": group}
         if row.get(ANSWER_TYPE):
             extra[ANSWER_TYPE] = text_of(row, ANSWER_TYPE, where).upper()

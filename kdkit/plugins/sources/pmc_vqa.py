@@ -10,8 +10,9 @@ from pathlib import Path
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Sample, Skipped, Split
+from kdkit.plugins.answers.choices import LETTERS
 from kdkit.plugins.sources.choices import check_wording, choice_question
-from kdkit.plugins.sources.fields import held_back
+from kdkit.plugins.sources.fields import held_back, parse_split
 from kdkit.plugins.sources.questions import Boxes, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, Record, file_below, read_text, require_file, text_of
 
@@ -40,7 +41,7 @@ def read_pmc_vqa(
     The domain is ``vqa/figure``: the files have no modality. References are the options' texts.
 
     Args:
-        location: the folder, or one of its CSV files, whose name then says the split.
+        location: the folder, or one of its CSV files; the beginning of a file's name is its split.
         version: of the files in a folder: 1 (``train.csv``) or 2 (``train_2.csv``).
         clean: with version 1: ``test_clean.csv`` in the place of ``test.csv``.
         answers: ``text`` or ``letter``.
@@ -62,12 +63,14 @@ def read_pmc_vqa(
     def samples(row: tuple[Split, Record], where: str) -> Iterator[Sample]:
         split, record = row
         picture = text_of(record, "Figure_path", where)
+        answer = text_of(record, "Anwser" if "Anwser" in record else "Answer", where)  # version 1 misspells it
         question = choice_question(
             id=ids(Path(picture).stem),
             image=file_below(root, picture, where),
             question=text_of(record, "Question", where),
             options=[text_of(record, name, where) for name in CHOICES],
-            answer=text_of(record, "Anwser" if "Anwser" in record else "Answer", where),  # version 1 misspells it
+            answer=answer,
+            letter=_letter(record, answer),
             wording=wording,
             where=where,
             modality="figure",
@@ -100,6 +103,12 @@ def csv_records(path: Path) -> Iterator[tuple[str, Record]]:
         raise KdkitError("KD-SRC-573", "not valid CSV", where=where, why=str(error), fix=fix) from error
 
 
+def _letter(record: Record, answer: str) -> str:
+    """That of the right option: version 1 has it beside the text, in version 2 it is the answer; else empty."""
+    stated = str(record.get("Answer_label") or "").strip()
+    return stated or (answer if answer in LETTERS[: len(CHOICES)] else "")
+
+
 def _names(version: int, clean: bool) -> tuple[str, ...]:
     return (FILES[1][0], CLEAN) if clean else FILES[version]
 
@@ -125,7 +134,10 @@ def _files(location: Path, version: int, clean: bool) -> list[Path]:
 
 
 def _split_of(file: Path) -> Split:
-    return "test" if re.match(r"test", file.name, re.I) else "train"
+    """By the beginning of the name. Raises: KdkitError: it is another, so that test data never become training data."""
+    named = re.match(r"train|test|", file.name.lower())
+    fix = "let the name of the file begin with train or test, as those of PMC-VQA do"
+    return parse_split((named and named[0]) or file.stem, str(file), fix)
 
 
 def _image_folder(file: Path) -> str:

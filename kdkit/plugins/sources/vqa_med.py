@@ -14,7 +14,7 @@ from kdkit.plugins.sources.questions import Boxes, Question, read_all, sample_of
 from kdkit.plugins.sources.records import Ids, file_below, read_text
 
 CATEGORIES = ("modality", "plane", "organ", "abnormality")
-_BY_CATEGORY = re.compile(r"C\d_([A-Za-z]+)_(train|val|test)\.txt")
+_BY_CATEGORY = re.compile(r"C\d_([A-Za-z]+)_(train|val)\.txt")
 _TEST = "VQAMed2019_Test_Questions_w_Ref_Answers.txt"
 SPLITS: dict[str, Split] = {"train": "train", "val": "calibration", "test": "test"}
 _OPTIONAL = re.compile(r"\s*\([^()]*\)\s*")
@@ -22,11 +22,12 @@ _OPTIONAL = re.compile(r"\s*\([^()]*\)\s*")
 
 @dataclass(frozen=True)
 class _File:
-    """A file of questions; ``category`` is empty for the test file, whose lines name it."""
+    """A file of questions; ``category`` is empty for the test file, whose lines name it; ``images``: their folder."""
 
     path: Path
     category: str
     split: Split
+    images: Path
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,10 @@ def question_files(location: Path) -> list[_File]:
         for path in location.glob("*/" * depth + "*.txt"):
             match = _BY_CATEGORY.fullmatch(path.name)
             if match and match[1].lower() in CATEGORIES:
-                found.append(_File(path, match[1].lower(), SPLITS[match[2]]))
+                images = _image_folder(path, match[2])
+                found.append(_File(path, match[1].lower(), SPLITS[match[2]], images))
             elif path.name == _TEST:
-                found.append(_File(path, "", "test"))
+                found.append(_File(path, "", "test", _image_folder(path, "test")))
     return sorted(found, key=lambda file: (list(SPLITS.values()).index(file.split), file.path.name))
 
 
@@ -115,19 +117,19 @@ def _line(text: str, file: _File, where: str) -> _Line:
     """A line, ``image|question|answer``, in the test file ``image|category|question|answer``."""
     cells = [cell.strip() for cell in text.split("|")]
     given = [cells[0], file.category, *cells[1:]] if file.category else cells
-    if len(given) != 4 or not all(given) or given[1] not in CATEGORIES:
+    if len(given) != 4 or not all(given) or given[1] not in CATEGORIES or not given[3].strip("# "):
         shape = "image|question|answer" if file.category else "image|category|question|answer"
         fix = f"a line is {shape}; correct it, or skip such lines with the option skip_broken: true"
         raise KdkitError("KD-SRC-579", "not a question of VQA-Med", where=where, why=text[:80], fix=fix)
-    return _Line(given[0], given[1], given[2], given[3], file.split, _image_folder(file.path))
+    return _Line(given[0], given[1], given[2], given[3], file.split, file.images)
 
 
-def _image_folder(file: Path) -> Path:
-    """The folder of the images: named ``..._images``, beside the file or beside its folder."""
+def _image_folder(file: Path, split: str) -> Path:
+    """The folder of the images: named ``..._images``, beside the file or beside its folder; that of ``split`` first."""
     for folder in (file.parent, file.parent.parent):
         found = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.lower().endswith("images"))
         if found:
-            return found[0]
+            return next((path for path in found if split in path.name.lower()), found[0])
     return file.parent
 
 

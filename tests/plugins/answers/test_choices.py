@@ -31,6 +31,7 @@ SIZES = ("< 5 mm", "> 5 mm")
         ("CT or MRI", None),
         ("E", None),
         ("The MRIs", None),
+        ("\u0130. MRI", 1),  # a capital I with a dot is no letter of an option
         ("", None),
     ],
 )
@@ -41,6 +42,12 @@ def test_the_strict_rule(answer: str, option: int | None) -> None:
 def test_options_that_differ_in_signs_alone() -> None:
     assert [chosen_option(answer, SIZES) for answer in ("> 5 mm", "< 5 MM.", "5 mm", "B")] == [1, 0, None, 1]
     assert [referred_option(reference, SIZES) for reference in ("> 5 mm", "b", "5 mm", "C")] == [1, 1, None, None]
+
+
+def test_an_option_that_is_there_twice() -> None:
+    twice = ("CT", "MRI", "CT")
+    assert [chosen_option(answer, twice) for answer in ("C", "C. CT", "A. CT", "CT", "B")] == [0, 0, 0, 0, 1]
+    assert [referred_option(reference, twice) for reference in ("C", "CT", "B")] == [0, 0, 1]
 
 
 def test_the_published_rule() -> None:

@@ -6,10 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from kdkit.core.contracts import Sample, Skipped
 from kdkit.core.data.locations import read_content
 from tests.errors import raises_error
 from tests.plugins.sources.archives import png, save_to_disk
-from tests.plugins.sources.files import read
+from tests.plugins.sources.files import read, read_all
 from tests.plugins.sources.question_sets import path_vqa
 
 
@@ -45,6 +46,30 @@ def test_a_saved_data_set(tmp_path: Path) -> None:
     samples = read("hub-questions", tmp_path / "rad", modality="radiology", split_fractions={"train": 0.5, "test": 0.5})
     assert [one.text for one in samples] == ["a", "b", "c", "d"]
     assert len({(one.split, one.extra["group"]) for one in samples}) == 1
+
+
+def test_groups_of_patients(tmp_path: Path) -> None:
+    path = path_vqa(tmp_path, ("train",), patient=["p1", "p1", "p1", "p1", "p2", "p2", "p2", "p2"])
+    samples = read("hub-questions", path, modality="ct", columns={"group": "patient"})
+    assert [one.extra["group"] for one in samples] == ["p1"] * 4 + ["p2"] * 4
+
+
+def test_broken_rows(tmp_path: Path) -> None:
+    path = path_vqa(tmp_path, ("train",), answer=["yes", "", None, "no", *"abcd"])
+    with raises_error("KD-SRC-034", mentions=("answer",)):
+        read("hub-questions", path, modality="ct")
+    found = read_all("hub-questions", path, modality="ct", skip_broken=True)
+    assert [one.what for one in found if isinstance(one, Skipped)] == ["broken records"] * 2
+    assert [one.text for one in found if isinstance(one, Sample)] == ["yes", "no", *"abcd"]
+
+
+def test_options_that_would_change_nothing(tmp_path: Path) -> None:
+    path = path_vqa(tmp_path)
+    for options in ({"caption": "{label}"}, {"columns": {"text": "answer"}}, {"constants": {"domain": "x"}}):
+        with raises_error("KD-SRC-599"):
+            read("hub-questions", path, modality="ct", **options)
+    with raises_error("KD-SRC-070"):
+        read("hub-questions", path, modality="ct", calibration=2.0)
 
 
 def test_what_is_missing(tmp_path: Path) -> None:

@@ -35,6 +35,18 @@ def test_version_1(tmp_path: Path) -> None:
     assert read("pmc-vqa", tmp_path, version=1, clean=True)[-1].text == "Focal uptake pattern"
 
 
+def test_the_letter_decides(tmp_path: Path) -> None:
+    """Version 2 answers by letters: ``A`` is the first option, even where another one is called A."""
+    panels = {"Choice A": "B", "Choice B": "A", "Choice C": "C", "Choice D": "D"}
+    file = write_csv(tmp_path / "test_2.csv", {**PMC_2, **panels, "Answer": "A"})
+    assert [one.text for one in read("pmc-vqa", file)] == ["B"]
+    old = {**PMC_1, "Answer": "Focal uptake", "Answer_label": "B"}
+    assert read("pmc-vqa", write_csv(tmp_path / "test.csv", old))[0].text == "Focal uptake pattern"
+    for wrong in ({"Answer_label": "C"}, {"Answer_label": "E"}, {"Choice D": " D:"}):
+        with raises_error("KD-SRC-571"):
+            read("pmc-vqa", write_csv(tmp_path / "test.csv", {**PMC_1, **wrong}))
+
+
 def test_images_never_span_train_and_calibration(tmp_path: Path) -> None:
     rows = [{**PMC_2, "Figure_path": f"{n % 50}.jpg"} for n in range(150)]
     samples = read("pmc-vqa", write_csv(tmp_path / "train_2.csv", *rows), calibration=0.4)
@@ -59,6 +71,8 @@ def test_bad_input(tmp_path: Path) -> None:
         found = read_all("pmc-vqa", path, skip_broken=True)
         assert sum(isinstance(one, Sample) for one in found) == 3
         assert [one.what for one in found if isinstance(one, Skipped)] == ["broken records"]
+    with raises_error("KD-SRC-020", where=str(path / "val.csv")):
+        read("pmc-vqa", write_csv(path / "val.csv", PMC_2))
     (path / "train_2.csv").write_text("a,b\n1\n", encoding="utf-8")
     with raises_error("KD-SRC-572"):
         read("pmc-vqa", path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from kdkit.core.contracts import Skipped
 from tests.errors import raises_error
 from tests.plugins.sources.files import read, read_all
-from tests.plugins.sources.question_sets import vqa_med
+from tests.plugins.sources.question_sets import vqa_med, write_image
 
 
 def test_vqa_med(tmp_path: Path) -> None:
@@ -41,3 +41,22 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         read("vqa-med", tmp_path)
     found = read_all("vqa-med", tmp_path, skip_broken=True)
     assert [one.what for one in found if isinstance(one, Skipped)] == ["missing files", "broken records"]
+
+
+def test_one_folder_for_all_archives(tmp_path: Path) -> None:
+    """Each split has its own folder of images, beside those of the others."""
+    for name, text in (("C1_Modality_train", "synpic1|what?|mra\n"), ("C1_Modality_val", "synpic1|what?|ct\n")):
+        file = tmp_path / "QAPairsByCategory" / f"{name}.txt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    for folder in ("Train_images", "Val_images"):
+        write_image(tmp_path / folder / "synpic1.jpg")
+    found = {one.split: Path(str(one.image)).parent.name for one in read("vqa-med", tmp_path)}
+    assert found == {"train": "Train_images", "calibration": "Val_images"}
+
+
+def test_an_answer_of_separators_alone(tmp_path: Path) -> None:
+    file = vqa_med(tmp_path) / "ImageClef-2019-VQA-Med-Training" / "QAPairsByCategory" / "C1_Modality_train.txt"
+    file.write_text("synpic1|what?|#\n", encoding="utf-8")
+    with raises_error("KD-SRC-579", where=f"{file}:1"):
+        read("vqa-med", tmp_path)

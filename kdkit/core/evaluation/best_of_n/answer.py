@@ -16,7 +16,7 @@ from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Decoding, Reporter, Sample, Silent, Split
 from kdkit.core.data.load import load_index
 from kdkit.core.data.unreadable import find_skipped
-from kdkit.core.evaluation.best_of_n.attention import draw_attention, require_attention
+from kdkit.core.evaluation.best_of_n.attention import draw_attention, require_attention, require_picture
 from kdkit.core.evaluation.best_of_n.candidates import BATCH, SelectedAnswer, find_candidates
 from kdkit.core.evaluation.best_of_n.gate_file import Gate
 from kdkit.core.evaluation.best_of_n.lmms_eval import is_sample_log, sample_log
@@ -112,6 +112,8 @@ def answer_samples(
     reporter = reporter or Silent()
     if to:
         require_replaceable(to, is_sample_log if form == "lmms-eval" else lambda row: "chosen" in row)
+    if attention:
+        require_picture(attention)
     index = load_index(project, reporter)
     rows = index.select(split=request.split, domains=request.domains or None)[: request.limit]
     if not len(rows):
@@ -122,13 +124,15 @@ def answer_samples(
             code=ExitCode.FOUND,
         )
     models = open_models(project, request.version, request.teacher, request.rerank, device=device, reporter=reporter)
-    drawn = attention and require_attention(models.model, models.name)
     samples = index.keyed(rows[~find_skipped(index.part(rows), project.state, reporter, refuse=True)])
+    drawn = attention and require_attention(models.model, models.name, samples[0][1])
     gate = None
     if request.how == GATED and sum(one.answers for one in decodings_of(decoding)) > 1:
         domains = list(dict.fromkeys(sample.domain for _, sample in samples))
         gate = measured_gate(project, index, models, decoding, domains, reporter)
         _report(gate, reporter)
+    elif request.how == GATED:
+        reporter.warn("one answer leaves nothing to choose: give --samples 5 or --beams 3")
     name = _journal_name(request, models, decoding, [key for key, _ in samples], gate)
     with (
         system_errors(str(project.state)),
@@ -139,15 +143,11 @@ def answer_samples(
         else:
             reranker = models.reranker if request.how != FIRST else None
             selected = select_answers(models.model, samples, decoding, Journal(file), reranker, reporter)
-        if to:
-            places = index.select(split=request.split).tolist()
-            number = {index.ids[row]: place for place, row in enumerate(places)}
-            write_rows(
-                to,
-                (answer.to_json() for answer in selected)
-                if form == "kdkit"
-                else (sample_log(number[s.id], s, a.text) for (_, s), a in zip(samples, selected, strict=True)),
-            )
+        if to and form == "lmms-eval":
+            number = {index.ids[row]: place for place, row in enumerate(index.select(split=request.split).tolist())}
+            write_rows(to, (sample_log(number[s.id], s, a.text) for (_, s), a in zip(samples, selected, strict=True)))
+        elif to:
+            write_rows(to, (answer.to_json() for answer in selected))
         if attention and drawn:
             chosen = [answer.text for answer in selected]
             draw_attention(drawn, [sample for _, sample in samples], chosen, attention, reporter)

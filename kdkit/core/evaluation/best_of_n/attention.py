@@ -15,7 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from kdkit.core.base.atomic import new_file
+from kdkit.core.base.atomic import new_file, require_place
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, AttentionMap, Reporter, Sample, ShowsAttention
 from kdkit.core.data.images import open_image
@@ -26,6 +26,8 @@ DRAWN = 6
 """Samples in one picture; further ones are told."""
 REFERENCE = "#009E73"
 CHARACTERS, LINES = 46, 8
+SOFTWARE = "kdkit"
+"""In the metadata of a picture; a file without it is never replaced."""
 FEW = 8
 """Cells along a side; fewer are drawn as they are, more are smoothed."""
 _WIDTH, _HEIGHT = 10.4, 3.1
@@ -47,15 +49,45 @@ class Looked:
     map: AttentionMap
 
 
-def require_attention(model: Answering, name: str) -> ShowsAttention:
-    """``model`` itself. Raises: KdkitError: it cannot tell where it looks."""
+def require_attention(model: Answering, name: str, sample: Sample) -> ShowsAttention:
+    """``model`` itself, after one try with any answer to ``sample``: before hours of answers.
+
+    Raises:
+        KdkitError: it cannot tell where it looks.
+    """
     if isinstance(model, ShowsAttention):
+        model.attention(open_image(sample), replace(sample, text="?"))
         return model
     raise KdkitError(
         "KD-EVAL-570",
         f"{name} cannot tell where its answers look",
         fix="leave --attention out; students of the family 'clinkd' can, others by the method 'attention'",
     )
+
+
+def require_picture(path: Path) -> None:
+    """Check, before long work, that a picture can be written: an absent PNG file, or an earlier one of kdkit.
+
+    Raises:
+        KdkitError: it cannot, or another file would be lost.
+    """
+    require_place(path)
+    if path.suffix.lower() != ".png" or (path.exists() and not _made_here(path)):
+        raise KdkitError(
+            "KD-EVAL-599",
+            "the picture of attention cannot be written here",
+            where=str(path),
+            why="this file was not made by kdkit" if path.suffix.lower() == ".png" else "pictures are PNG files",
+            fix="--attention FILE.png, with the name of a new file",
+        )
+
+
+def _made_here(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get("Software") == SOFTWARE
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def draw_attention(
@@ -75,7 +107,7 @@ def draw_attention(
     with matplotlib.rc_context(STYLE):
         figure = _figure(looked)
         with new_file(path) as draft:
-            figure.savefig(draft, format="png", dpi=150, facecolor="white", metadata={"Software": "kdkit"})
+            figure.savefig(draft, format="png", dpi=150, facecolor="white", metadata={"Software": SOFTWARE})
 
 
 def _figure(looked: Sequence[Looked]) -> Figure:
@@ -106,7 +138,7 @@ def _draw_image(axes: Any, one: Looked) -> None:
     axes.imshow(np.asarray(one.image), interpolation="nearest" if max(one.image.size) < 256 else "antialiased")
     axes.set_axis_off()
     _draw_boxes(axes, one)
-    axes.set_title(textwrap.shorten(one.sample.id, 34, placeholder="..."), fontsize=9)
+    axes.set_title(textwrap.shorten(one.sample.id, 34, placeholder="..."), fontsize=9, parse_math=False)
 
 
 def _draw_boxes(axes: Any, one: Looked) -> None:
@@ -147,7 +179,7 @@ def _draw_text(axes: Any, one: Looked) -> None:
     question = question_of(one.sample.extra.get("messages") or ())
     parts = (
         ("question", question, "black"),
-        ("answer", one.answer, STUDENT),
+        ("answer", one.answer or "(empty)", STUDENT),
         ("reference", one.sample.text, REFERENCE),
     )
     place = 1.0
@@ -157,5 +189,6 @@ def _draw_text(axes: Any, one: Looked) -> None:
         lines = [line for part in text.splitlines() for line in textwrap.wrap(part, CHARACTERS, break_on_hyphens=False)]
         lines = lines[:LINES] + ["..."] * (len(lines) > LINES)
         axes.text(0, place, name, transform=axes.transAxes, va="top", fontsize=7.5, color=FAINT)
-        axes.text(0, place - 0.06, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=8.5, color=color)
+        written = axes.text(0, place - 0.06, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=8.5)
+        written.set(color=color, parse_math=False)  # a text may have dollar signs
         place -= 0.13 + 0.068 * len(lines)

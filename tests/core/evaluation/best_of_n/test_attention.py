@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kdkit.core.contracts import AttentionMap, Sample
-from kdkit.core.evaluation.best_of_n.attention import DRAWN, draw_attention, require_attention
+from kdkit.core.evaluation.best_of_n.attention import DRAWN, draw_attention, require_attention, require_picture
 from tests.errors import raises_error
 from tests.recorder import Recorder
 
@@ -52,12 +53,32 @@ def test_further_samples_are_told(tmp_path: Path) -> None:
     assert [f"first {DRAWN} of {count}" in text for text in reporter.warnings] == [True]
 
 
-def test_a_model_that_cannot_tell() -> None:
+def test_a_model_that_cannot_tell(tmp_path: Path) -> None:
+    (sample,) = asked(tmp_path, 1)
     mute: Any = object()
     looks: Any = Looks()
     with raises_error("KD-EVAL-570", mentions=("reader",)):
-        require_attention(mute, "reader")
-    assert require_attention(looks, "x")
+        require_attention(mute, "reader", sample)
+    assert require_attention(looks, "x", sample)
+
+
+def test_texts_with_dollar_signs(tmp_path: Path) -> None:
+    """They are no formulas: ``$\\frac$`` would be an error of matplotlib."""
+    sample = replace(asked(tmp_path, 1)[0], id="$\\frac$", text="$a_$")
+    draw_attention(Looks(), [sample], ["$\\frac$"], tmp_path / "a.png", Recorder())
+
+
+def test_no_other_file_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    require_picture(path)
+    draw_attention(Looks(), asked(tmp_path, 1), ["x"], path, Recorder())
+    require_picture(path)  # its own
+    (tmp_path / "text.png").write_text("mine", encoding="utf-8")
+    for other in ("x.png", "text.png", "a.jpg"):
+        with raises_error("KD-EVAL-599", where=str(tmp_path / other)):
+            require_picture(tmp_path / other)
+    with raises_error("KD-BASE-300"):
+        require_picture(tmp_path)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (200, 1)])
