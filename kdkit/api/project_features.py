@@ -48,12 +48,12 @@ class FeatureMethods(OpenedProject):
         self,
         teachers: Sequence[str] = (),
         *,
-        device: str = "cpu",
+        device: str | None = None,
+        gpus: int | None = None,
         batch_size: int = 64,
         workers: int | None = None,
         memory: float | None = None,
         ray: str | None = None,
-        tasks: int = 1,
     ) -> ExtractedFeatures:
         """Extract missing features. It can be interrupted; the same call resumes.
 
@@ -62,24 +62,34 @@ class FeatureMethods(OpenedProject):
 
         Args:
             teachers: by default all of the registry.
-            device: ``cpu``, ``cuda``, ``cuda:1`` ...; under ``torchrun``, ``cuda`` is the GPU of the process.
+            device: ``cpu``, ``cuda``, ``cuda:1`` ...; under ``torchrun``, ``cuda`` is the GPU of the process. By
+                default ``cpu``, with ``gpus`` ``cuda``.
+            gpus: with ``ray``: tasks there, each with one GPU, or with one CPU where ``device`` is ``cpu``.
             batch_size: samples per forward pass.
             workers: threads that decode and preprocess; by default one per processor.
             memory: gigabytes for the models of one pass over the images; by default 80 % of what is free.
             ray: address of a Ray cluster whose machines share the folder; ``local`` starts one on this machine.
-            tasks: workers there, each with one GPU, or with one CPU where ``device`` is ``cpu``.
 
         Example:
             >>> project.extract()[0].teacher
             'demo-radio'
         """
         from kdkit.api.features import ExtractedFeatures
+        from kdkit.core.base.errors import KdkitError
         from kdkit.core.data import load_index
         from kdkit.core.features.extract.extraction import device_of_rank
         from kdkit.core.features.extract.missing import extract_missing
 
         project = self._open()
         budget = None if memory is None else int(memory * 1e9)
+        place = device or ("cpu" if gpus is None else "cuda")
+        if gpus is not None and ray is None:
+            raise KdkitError(
+                "KD-FEAT-599",
+                "a method starts no processes",
+                where="gpus",
+                fix=f"kdkit features extract --gpus {gpus}, or name a Ray cluster",
+            )
         with project.shared("kdkit features extract"):
             if ray is not None:
                 from kdkit.core.features.extract.on_ray import extract_on_ray
@@ -89,8 +99,8 @@ class FeatureMethods(OpenedProject):
                         project,
                         teachers,
                         address=ray,
-                        tasks=tasks,
-                        device=device,
+                        tasks=gpus or 1,
+                        device=place,
                         batch_size=batch_size,
                         workers=workers,
                         memory=budget,
@@ -101,7 +111,7 @@ class FeatureMethods(OpenedProject):
                 project,
                 load_index(project, self.reporter),
                 teachers,
-                device=device_of_rank(device),
+                device=device_of_rank(place),
                 batch_size=batch_size,
                 workers=workers,
                 memory=budget,
@@ -114,7 +124,7 @@ class FeatureMethods(OpenedProject):
         self,
         teachers: Sequence[str] = (),
         *,
-        device: str = "cpu",
+        device: str | None = None,
         batch_size: int = 64,
         plan_for: str | None = None,
     ) -> ExtractionPlan:
@@ -124,7 +134,7 @@ class FeatureMethods(OpenedProject):
 
         Args:
             teachers: by default all of the registry.
-            device: of the measurement.
+            device: of the measurement, by default ``cpu``.
             batch_size: samples per forward pass.
             plan_for: forecast the time there too: ``8xH100``, or ``4`` for four times this device.
 
@@ -143,7 +153,7 @@ class FeatureMethods(OpenedProject):
             project,
             load_index(project, self.reporter),
             teachers,
-            device=device,
+            device=device or "cpu",
             batch_size=batch_size,
             target=target,
             reporter=self.reporter,

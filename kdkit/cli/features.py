@@ -72,7 +72,7 @@ def extract(
         raise KdkitError("KD-FEAT-530", "--plan-for extracts nothing", where="--plan-for", fix="add --dry-run")
     if dry_run:
         plan = console.project(folder).plan_extraction(
-            teachers or (), device=device or "cpu", batch_size=batch_size, plan_for=plan_for
+            teachers or (), device=device, batch_size=batch_size, plan_for=plan_for
         )
         console.emit(plan, json=json)
         return
@@ -82,12 +82,12 @@ def extract(
         return
     done = console.project(folder).extract(
         teachers or (),
-        device=device or ("cpu" if gpus is None else "cuda"),
+        device=device,
+        gpus=gpus,
         batch_size=batch_size,
         workers=workers,
         memory=memory,
         ray=ray,
-        tasks=gpus or 1,
     )
     if console.first_process():
         console.emit(done, json=json)

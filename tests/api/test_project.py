@@ -73,6 +73,7 @@ SHELL_ONLY = {"install", "uninstall", "demo"}
 OWN_METHOD = {
     ("add-teacher", "dry_run"): "plan_teacher",
     ("data shards", "dry_run"): "plan_shards",
+    ("features extract", "dry_run"): "plan_extraction",
     ("distill", "dry_run"): "plan",
     ("explain", "dry_run"): "plan_explanation",
     ("sweep", "dry_run"): "plan_sweep",
@@ -81,6 +82,8 @@ OWN_METHOD = {
 """Options that change what a command returns."""
 PROCESSES = {("distill", "gpus")}
 """Options that start processes, each of which calls the method."""
+FORECASTS = {("distill", "plan_for"), ("features extract", "plan_for")}
+"""Options of a dry run alone: of its own method."""
 RENAMED = {
     "--from": "source",
     "--with": "parts",
@@ -135,7 +138,7 @@ def test_parameters_and_defaults_are_those_of_the_command(command: str) -> None:
     wanted = {
         p.name: p
         for p in COMMANDS[command].params
-        if p.name not in shared and (command, p.name) not in {*OWN_METHOD, *PROCESSES}
+        if p.name not in shared and (command, p.name) not in {*OWN_METHOD, *PROCESSES, *FORECASTS}
     }
     given = {n: p for n, p in inspect.signature(method_of(command)).parameters.items() if n not in shared}
     assert set(given) == set(wanted)
@@ -150,7 +153,7 @@ def test_parameters_and_defaults_are_those_of_the_command(command: str) -> None:
 def test_methods_for_dry_runs_take_parameters_of_the_command(command: str, option: str) -> None:
     own = inspect.signature(getattr(kdkit.Project, OWN_METHOD[command, option])).parameters
     full = inspect.signature(method_of(command)).parameters
-    planned = {name for name in own if (command, name) in PROCESSES}  # of the run; a method starts none
+    planned = {name for name in own if (command, name) in PROCESSES | FORECASTS}  # a method starts no processes
     assert set(own) - planned <= set(full)
     assert all(own[name].default == full[name].default for name in set(own) - planned)
 
@@ -185,6 +188,8 @@ ORDER = (
     "check_data",
     "features",
     "extract",
+    "plan_extraction",
+    "plan_shards",
     "verify_features",
     "trust",
     "align",
