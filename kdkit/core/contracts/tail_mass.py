@@ -26,6 +26,8 @@ NEVER = -1e4
 """Log-probability of an impossible class."""
 NOT_KNOWN = 100.0
 """Marks an unknown log mass or slope; a log mass at these temperatures is below log V."""
+SUM_ERROR = 2.0**-23
+"""Error of a sum of probabilities in float32, which servers compute with."""
 
 
 class TailMass(NamedTuple):
@@ -52,11 +54,15 @@ def tail_statistics(log_p: Tensor) -> Tensor:
 def tail_of(log_p: Tensor) -> Tensor:
     """The tail (N, :data:`TAIL`) given only the top ``log_p`` (N, k), decreasing, as a server returns them.
 
-    At temperature 1 the mass is what remains. Each other token is at most as likely as the last of the k, so the slope
-    is at most its log-probability. The line with that slope is an upper bound below temperature 1, and exact at 1.
-    Above 1 there is no bound without the number of tokens: :data:`NOT_KNOWN`.
+    At temperature 1 the mass is what remains, to :data:`SUM_ERROR`. A remainder that cancels is set to that error, or
+    to the probability of the last of the k if that is less: 0 would make a reverse KL infinite.
+
+    Each other token is at most as likely as the last of the k, so the slope is at most its log-probability. The line
+    with that slope is an upper bound below temperature 1, and exact at 1. Above 1 there is no bound without the number
+    of tokens: :data:`NOT_KNOWN`.
     """
-    rest = (1 - log_p.exp().sum(-1)).clamp(min=0).log().clamp(min=NEVER)
+    least = log_p[..., -1].exp().clamp(max=SUM_ERROR)
+    rest = torch.maximum(1 - log_p.exp().sum(-1), least).log().clamp(min=NEVER)
     last = log_p[..., -1].clamp(min=NEVER)
     known = {0.5: (rest + last, last), 1.0: (rest, last)}
     unknown = (torch.full_like(rest, NOT_KNOWN),) * 2

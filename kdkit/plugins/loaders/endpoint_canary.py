@@ -44,12 +44,10 @@ class Canary:
     def from_json(cls, document: Mapping[str, Any]) -> Canary:
         """Raises: KeyError, TypeError, ValueError: another content."""
         scores = document["scores"]
-        rows = {name: tuple(tuple(row) for row in scores[name]) for name in ("top_ids", "top")}
-        return cls(
-            document["model"],
-            document["system"],
-            AnswerScores(tuple(scores["ids"]), prompt=int(scores["prompt"]), **rows),
-        )
+        ids, rows = tuple(scores["ids"]), {name: tuple(map(tuple, scores[name])) for name in ("top_ids", "top")}
+        if [len(row) for row in rows["top_ids"]] != [len(row) for row in rows["top"]] or len(rows["top"]) != len(ids):
+            raise ValueError("scores of unequal lengths")
+        return cls(document["model"], document["system"], AnswerScores(ids, prompt=int(scores["prompt"]), **rows))
 
     def difference(self, now: Canary) -> str:
         """What tells the models of two canaries apart; empty for the same one."""

@@ -102,7 +102,8 @@ class Settings(BaseModel):
         if self.top_logprobs:
             identity["stored"] = f"{self.top_logprobs} alternatives of {self.max_answer} tokens, mass of others 2"
         if self.prompt_logprobs:
-            identity["stored"] = f"{self.prompt_logprobs} likeliest at {self.max_answer} tokens of given answers"
+            end = "" if self.end_token == END else f", ended by {self.end_token}"
+            identity["stored"] = f"{self.prompt_logprobs} likeliest at {self.max_answer} tokens of given answers{end}"
         return identity
 
     @classmethod

@@ -8,9 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdkit.core.contracts.tail_mass import NEVER, NOT_KNOWN, TAIL, TEMPERATURES, has_temperature, tail_mass, tail_of
+from kdkit.core.contracts.tail_mass import (
+    NEVER,
+    NOT_KNOWN,
+    SUM_ERROR,
+    TAIL,
+    TEMPERATURES,
+    has_temperature,
+    tail_mass,
+    tail_of,
+)
 from kdkit.core.contracts.token_signals import compress
-from kdkit.plugins.losses.tokens.divergence import forward_kl
+from kdkit.plugins.losses.tokens.divergence import forward_kl, reverse_kl
 from kdkit.plugins.losses.tokens.signals import at_temperature, student_classes
 
 V, K = 4000, 16
@@ -110,6 +119,33 @@ def test_a_server_gives_a_bound_below_one_and_nothing_above() -> None:
         bound = tail[:, 1:2] + (1 / temperature - 1) * top.log_p[:, -1:]
         torch.testing.assert_close(found.estimate, bound, msg="m p_k^(1/T - 1)")
     assert bool((tail_mass(tail, 1.01).estimate == NOT_KNOWN).all())
+
+
+def test_a_remainder_that_cancels_does_not_make_a_reverse_kl_huge() -> None:
+    """A sure server's k probabilities sum to 1 in float32; a student has mass elsewhere."""
+    logits = torch.zeros(1, V)
+    logits[0, :K] = torch.linspace(40, 25, K)
+    top = compress(logits, K)
+    assert float(top.log_p.exp().sum()) >= 1 - SUM_ERROR
+    log_p = at_temperature(top.log_p, tail_of(top.log_p), 1.0)
+    student = student_classes(torch.zeros(1, V), top.ids.long(), 1.0)
+    exact = reverse_kl(at_temperature(top.log_p, top.tail, 1.0), student, 0)
+    assert 10 < float(reverse_kl(log_p, student, 0)) < float(exact) < 40
+    assert float(log_p.exp()[:, -1]) <= 2 * SUM_ERROR
+
+
+def test_all_tokens_named_leave_no_mass() -> None:
+    """Of a model by itself, and of a server that writes minus infinity for the last."""
+    logits = torch.randn(3, K, generator=torch.Generator().manual_seed(0))
+    top = compress(logits, K)
+    for temperature in (0.5, 0.7, 1.0, 3.0, 16.0):
+        log_p, log_q = (
+            at_temperature(top.log_p, top.tail, temperature),
+            student_classes(logits, top.ids.long(), temperature),
+        )
+        for divergence in (forward_kl, reverse_kl):
+            torch.testing.assert_close(divergence(log_p, log_q, 0), torch.zeros(3), atol=1e-6, rtol=0)
+    assert float(tail_of(torch.tensor([[0.0, NEVER]]))[0, 1]) == NEVER
 
 
 def test_which_temperatures_a_tail_has() -> None:

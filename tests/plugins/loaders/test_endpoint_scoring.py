@@ -95,7 +95,8 @@ def test_it_can_be_added_and_has_the_students_tokens(served: LocalVllm, tmp_path
     assert teacher.identity()["tokenizer"] == model.identity()["tokenizer"]
     chosen = sample("the lung")
     assert teacher.answer_tokens(chosen) == model.answer_tokens(chosen)
-    assert load(tmp_path / "t", served, prompt_logprobs=K + 1).identity() != teacher.identity()
+    for changed in ({"prompt_logprobs": K + 1}, {"end_token": "<|endoftext|>"}):
+        assert load(tmp_path / "t", served, **changed).identity() != teacher.identity()
 
 
 def test_the_canary_passes_the_same_model_and_its_noise(served: LocalVllm, tmp_path: Path) -> None:
@@ -116,6 +117,8 @@ def test_the_canary_passes_the_same_model_and_its_noise(served: LocalVllm, tmp_p
     with raises_error("KD-LOAD-567", mentions=("scores",)) as caught:
         teacher.require_same({"model": "big", "system": ""})
     assert "canary.json" in caught.value.fix
+    with raises_error("KD-LOAD-567", mentions=("unequal",)):
+        teacher.require_same({**stored, "scores": {**stored["scores"], "top": stored["scores"]["top"][:-1]}})
 
 
 def test_another_model_between_calls_is_noticed(served: LocalVllm, tmp_path: Path, other: ClinkdStudent) -> None:

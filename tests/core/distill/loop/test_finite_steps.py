@@ -191,7 +191,7 @@ def test_a_device_is_read_at_logged_steps_alone(tmp_path: Path, monkeypatch: pyt
     """Reading makes the host wait. Steps between two logged ones read nothing of the device: the two readings are those
     of the moving average's counter, which torch keeps on the CPU."""
     monkeypatch.setattr(parallel, "MASKED", ("cpu",))
-    steps, counts, mode = 300, list[int](), Reads()  # type: ignore[no-untyped-call]  # torch's
+    steps, counts, mode = 14, list[int](), Reads()  # type: ignore[no-untyped-call]  # torch's
 
     class Counting(Loader):
         def batches(self, start: int) -> Iterator[tuple[int, Any]]:
@@ -203,13 +203,14 @@ def test_a_device_is_read_at_logged_steps_alone(tmp_path: Path, monkeypatch: pyt
         train(
             make_task(None),
             Counting(0, 1),
-            replace(SKIP, steps=steps, checkpoint_seconds=1e9),
+            replace(SKIP, steps=300, checkpoint_seconds=1e9),  # logged at every third step
             accelerator=Accelerator(cpu=True),
             checkpoints=Checkpoints(tmp_path),
             reporter=Silent(),
         )
     read = [later - before for before, later in pairwise(counts)]
     logged = {step: count for step, count in enumerate(read) if step % 3 == 0}
+    assert len(read) == 13
     assert {count for step, count in enumerate(read) if step not in logged} == {2}
     assert min(logged.values()) > 2, logged
     assert READ_EVERY >= 100
