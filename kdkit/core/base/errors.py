@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -58,6 +59,11 @@ class KdkitError(Exception):
         for old, new in names.items():
             texts = {key: value.replace(old, new) for key, value in texts.items()}
         return type(self)(**{**vars(self), **texts})
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> KdkitError:
+        """The inverse of :meth:`fields`, for an error of another process."""
+        return cls(**{**fields, "code": ExitCode(fields["code"])})
 
     def fields(self) -> dict[str, str | int]:
         """The fields, as ``--json`` prints them."""

@@ -17,7 +17,7 @@ from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.checked_inventory import check_recipe, checked_inventory, measurable_domains
 from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.loop.distributed import get_world_size
-from kdkit.core.distill.loop.sharding import require_groups
+from kdkit.core.distill.loop.sharding import require_groups, require_sharding
 from kdkit.core.distill.model.student import StudentBuilder, student_facts
 from kdkit.core.distill.on_policy.plan import add_on_policy
 from kdkit.core.distill.options import Options
@@ -231,6 +231,7 @@ def _chosen_recipe(project: Project, options: Options) -> Recipe:
 def _check_processes(recipe: Recipe, options: Options) -> None:
     """Refuse what several processes cannot do, before an extraction; what depends on it, the plan tells."""
     if options.sharding is not None and _processes(options) > 1:
+        require_sharding()
         require_groups(options.sharding, _processes(options))
     for stage in recipe.in_order:
         require_even_batches(stage.optimizer.batch_size, _processes(options))

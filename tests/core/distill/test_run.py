@@ -22,6 +22,7 @@ from kdkit.core.contracts import Silent
 from kdkit.core.distill import judge, promotion
 from kdkit.core.distill import prepare as prepare_module
 from kdkit.core.distill.guard_tasks import GuardTasks
+from kdkit.core.distill.loop import sharding
 from kdkit.core.distill.loop.sharding import Sharding
 from kdkit.core.distill.model import student
 from kdkit.core.distill.options import Options
@@ -293,7 +294,9 @@ def test_a_loss_that_is_not_a_number_stops_the_run(folder: Path) -> None:
     assert Versions(open_project(folder)).names() == ("v1",)
 
 
-def test_what_several_processes_cannot_do_is_refused_before_extraction(with_xray: Path) -> None:
+def test_what_several_processes_cannot_do_is_refused_before_extraction(
+    with_xray: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a dry run and the run itself plan, in one process as in many."""
     before = sorted((with_xray / "features").rglob("*.h5"))
 
@@ -303,6 +306,9 @@ def test_what_several_processes_cannot_do_is_refused_before_extraction(with_xray
         assert sorted((with_xray / "features").rglob("*.h5")) == before
 
     refused("KD-DIST-038", "7 processes", incremental=True, processes=7)
+    with monkeypatch.context() as old:
+        old.setattr(sharding, "LEAST_TORCH", "99.0")
+        refused("KD-DIST-403", "99.0", incremental=True, processes=2, sharding=Sharding())
     recipe(with_xray, ("replay: 0.5", "pull: 0.1, previous: {frozen_energy: 0.5}, replay: 0.5"))
     refused("KD-DIST-405", "increment.pull, frozen_energy", incremental=True, sharding=Sharding())
     prepare(open_project(with_xray), Options(cpu=True, sharding=Sharding(), restart=True), Silent()).close()

@@ -27,13 +27,14 @@ def launched_sharding() -> Sharding | None:
         KdkitError: settings that a run cannot follow.
     """
     hide_sharding()
-    if _is_set(_KEPT + _MESH):
-        return _of_mesh()
-    if not _is_set(_KEPT + _FSDP):
-        return None
-    for variable, fix in _UNSUPPORTED.items():
+    fsdp = _is_set(_KEPT + _FSDP)
+    for variable, fix in _UNSUPPORTED.items() if fsdp else ():
         if _is_set(variable):
             raise KdkitError("KD-DIST-404", "this is not supported with FSDP", where=variable, fix=fix)
+    if _is_set(_KEPT + _MESH):
+        return _of_mesh()
+    if not fsdp:
+        return None
     strategy = os.environ.get("FSDP_SHARDING_STRATEGY") or os.environ.get("FSDP_RESHARD_AFTER_FORWARD") or ""
     strategy = _STRATEGIES[int(strategy) - 1] if strategy in list("12345") else strategy.upper()
     if strategy == "NO_SHARD":

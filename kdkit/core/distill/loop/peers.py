@@ -24,7 +24,8 @@ BEAT = 2.0
 """Seconds between two notes of a rank."""
 FROZEN = 300.0
 """Seconds without a note after which a process counts as dead, although no connection to it broke. A thread that writes
-a note needs no time of the training; a machine that swaps, or reads from a slow network drive, may delay it."""
+a note needs no time of the training; a machine that swaps, or reads from a slow network drive, may delay it. They are
+counted in notes of this process, so that the time for which a scheduler suspends all of them does not count."""
 SLOW = 600.0
 """Seconds at one step after which the main process says at which step each process is; loaders may take that long."""
 _ENDED = "ended"
@@ -90,7 +91,7 @@ class Peers(Watched):
         )
 
     def _watch(self) -> None:
-        changed = dict.fromkeys(range(self._world), time.monotonic())
+        silent = dict.fromkeys(range(self._world), 0)  # own notes since the last one of each
         step, since = self.step, time.monotonic()
         with suppress(RuntimeError):  # the store is gone: the process that had it has ended, which the training notices
             while not self._ended.wait(BEAT):
@@ -98,9 +99,8 @@ class Peers(Watched):
                 self._note()
                 self._read_all()
                 for rank, note in self._notes.items():
-                    if note != before.get(rank):
-                        changed[rank] = time.monotonic()
-                    elif time.monotonic() - changed[rank] > FROZEN and rank not in self._ends:
+                    silent[rank] = silent[rank] + 1 if note == before.get(rank) else 0
+                    if silent[rank] * BEAT > FROZEN and rank not in self._ends:
                         _end_run(rank, note["step"])
                 if step != self.step or time.monotonic() - since > SLOW:
                     if step == self.step and self._rank == 0:

@@ -123,7 +123,7 @@ def _fitting(student: nn.Module, inputs: Mapping[str, Tensor], total: int) -> tu
     trained = [own_part(p) for p in student.parameters() if p.requires_grad]
     states = 3 * sum(p.nbytes for p in trained)  # gradient, and two of AdamW
     free = max(0.0, free_memory(device) - states)
-    few, more = (activation_bytes(student, {name: x[:rows] for name, x in inputs.items()}) for rows in PROBE_ROWS)
+    few, more = (activation_bytes(student, spread_rows(inputs, rows)) for rows in PROBE_ROWS)
     each = (more - few) / (PROBE_ROWS[1] - PROBE_ROWS[0])
     return min(total, max(1, int(SHARE * free / max(each, 1)))), each, free
 
@@ -144,6 +144,12 @@ def require_separable(student: nn.Module) -> None:
                 why=f"{type(module).__name__} takes its statistics from the samples that are computed together",
                 fix="remove 'micro_batch'; gradient checkpointing and --precision bf16 save memory too",
             )
+
+
+def spread_rows(inputs: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Samples from all over a batch, as views: neighbors may be turns of one conversation, which cost less together."""
+    step = max(1, len(next(iter(inputs.values()))) // count)
+    return {name: x[: step * count : step] for name, x in inputs.items()}
 
 
 def activation_bytes(student: nn.Module, inputs: Mapping[str, Tensor]) -> int:

@@ -85,7 +85,7 @@ def extract_on_ray(
             ray.cancel(left)
     for result in ended:
         if "error" in result:
-            raise KdkitError(**{**result["error"], "code": ExitCode(result["error"]["code"])})
+            raise KdkitError.from_fields(result["error"])
     return _most(result["done"] for result in ended)
 
 

@@ -61,6 +61,7 @@ def test_the_choice_of_a_launcher_is_followed_by_each_run_of_a_process(
     [
         (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, "KD-DIST-404", "FSDP_OFFLOAD_PARAMS"),
         (FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "KD-DIST-404", "FSDP_ACTIVATION_CHECKPOINTING"),
+        (MESH | FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, "KD-DIST-404", "FSDP_OFFLOAD_PARAMS"),
         (MESH | {SIZE.format("TP"): "2"}, "KD-DIST-521", SIZE.format("TP")),
     ],
 )

@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 import time
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -94,3 +95,22 @@ def test_a_rank_without_a_sign_of_life_ends_the_others(tmp_path: Path) -> None:
     assert "process 1" in said
     assert "it was at step 5" in said
     assert "process 0 at step 4, process 1 at step 5" in said
+
+
+@pytest.mark.parametrize("notes", [peers.FROZEN / peers.BEAT, peers.FROZEN / peers.BEAT + 1])
+def test_the_time_for_which_all_ranks_are_suspended_does_not_count(
+    notes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler suspends all ranks for an hour between any two notes; the other one is silent for these notes."""
+    hours = count(step=3600.0)
+    ended: list[tuple[int, int]] = []
+    monkeypatch.setattr(time, "monotonic", lambda: next(hours))
+    monkeypatch.setattr(peers, "get_world_size", lambda: 2)
+    monkeypatch.setattr(peers, "_end_run", lambda *rank_and_step: ended.append(rank_and_step))
+    store = cast(Any, dist).HashStore()
+    store.set("note/1", '{"beat": 1, "step": 7}')
+    mine = peers.Peers(store)
+    waits = iter([False] * (1 + int(notes)) + [True])  # the first note of the other one is news
+    monkeypatch.setattr(mine._ended, "wait", lambda _: next(waits))
+    mine._watch()
+    assert ended == ([(1, 7)] if notes > peers.FROZEN / peers.BEAT else [])

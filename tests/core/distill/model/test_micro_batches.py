@@ -209,6 +209,31 @@ def test_auto_fills_half_of_the_free_memory(samples: float, size: int, monkeypat
     assert bool(reporter.lines) == (size < 8)
 
 
+class Shared(ToyEncoder):
+    """Computes neighbors with equal letters once, as a student does with the turns of a conversation."""
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        _, row = torch.unique_consecutive(inputs["letters"], dim=0, return_inverse=True)
+        first = torch.tensor([row.tolist().index(number) for number in range(int(row.max()) + 1)])
+        outputs = super().forward({name: x[first] for name, x in inputs.items()})
+        return {name: x[row] if x.ndim else x for name, x in outputs.items()}
+
+
+def test_auto_does_not_take_the_turns_of_one_conversation_for_the_size_of_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Twelve turns of three conversations: the first three rows are one conversation."""
+    torch.manual_seed(0)
+    student = Shared(width=6)
+    turns = torch.rand(3, LETTERS).repeat_interleave(4, 0)
+    inputs = {"pixels": torch.rand(12, 3, SIDE, SIDE), "letters": turns}
+    one, two = (activation_bytes(student, {name: x[::step] for name, x in inputs.items()}) for step in (12, 6))
+    each = two - one
+    states = 3 * sum(p.nbytes for p in student.parameters())
+    monkeypatch.setattr(micro_batches, "free_memory", lambda _: states + 2 * 2.5 * each)
+    assert MicroBatches("auto").slices(student, inputs)[0].stop == 2
+
+
 def test_weights_in_lower_precision_are_no_activations(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     student = ToyEncoder(width=6, hidden=4096)
