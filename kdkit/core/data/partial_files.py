@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class PartialFiles:
             remote.refuse_links(self.folder, self.folder / name)
             (self.folder / name).unlink(missing_ok=True)
             known.pop(name)
-        todo = [file for file in self.files if known.get(file.name) != file.stamp]
+        todo = [file for file in self.files if not self._is_here(file, known)]
         sizes = {file.name: file.size - self._image_bytes(file) for file in todo}
         remote.require_space(self.folder, sum(sizes.values()))
         if todo:
@@ -178,9 +178,8 @@ class PartialFiles:
                 _give_back(*now)
 
     def require_same(self) -> None:
-        """Raises: KdkitError when the storage has other files than at the beginning."""
-        ending = os.path.splitext(self.files[0].name)[1]
-        now = remote.find_patiently(self.storage, self.url, ending)
+        """Raises: KdkitError when the storage has other files than at the beginning, or does not answer."""
+        now = _find(self.storage, self.url, os.path.splitext(self.files[0].name)[1])
         stamps = [{file.name: file.stamp for file in files} for files in (self.files, now)]
         if stamps[0] != stamps[1]:
             changed = next(name for name in {**stamps[0], **stamps[1]} if stamps[0].get(name) != stamps[1].get(name))
@@ -204,9 +203,14 @@ class PartialFiles:
     def _image_bytes(self, file: RemoteFile) -> int:
         return sum(part.end - part.start for part in self.parts[self.folder / file.name])
 
+    def _is_here(self, file: RemoteFile, known: Mapping[str, str]) -> bool:
+        """Whether all but the images of a file is here."""
+        path = self.folder / file.name
+        return known.get(file.name) == file.stamp and path.is_file() and path.stat().st_size == file.size
+
     def _parts_of(self, file: RemoteFile) -> list[ImagePart]:
         path = self.folder / file.name
-        if _stamps(beside(self.folder, RECORD)).get(file.name) == file.stamp and path.is_file():
+        if self._is_here(file, _stamps(beside(self.folder, RECORD))):
             with open(path, "rb") as here:
                 return list(self.find_parts(here))
         return list(self.find_parts(cast(BinaryIO, io.BufferedReader(_Remote(self, file), 1 << 16))))
@@ -274,12 +278,16 @@ def open_partial(state: Path, url: str, ending: str, find_parts: FindParts) -> P
     storage, folder = open_files(url), remote.folder_of(state, url, FOLDER)
     remote.refuse_links(folder, folder, beside(folder, RECORD))
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        files = remote.find_patiently(storage, url, ending)
-    except Unavailable as error:
-        raise remote.no_answer(url, str(error)) from None
+    files = _find(storage, url, ending)
     remote.require_names(files)
     return PartialFiles(url, folder, storage, files, find_parts)
+
+
+def _find(storage: Files, url: str, ending: str) -> list[RemoteFile]:
+    try:
+        return remote.find_patiently(storage, url, ending)
+    except Unavailable as error:
+        raise remote.no_answer(url, str(error)) from None
 
 
 def _gaps(parts: Sequence[ImagePart], size: int) -> Iterator[tuple[int, int]]:

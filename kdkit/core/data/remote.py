@@ -188,7 +188,10 @@ def find_patiently(storage: Files, url: str, ending: str) -> list[RemoteFile]:
             return storage.find(url, ending)
         except Unavailable:
             time.sleep(wait)
-    return storage.find(url, ending)
+    try:
+        return storage.find(url, ending)
+    except Unavailable as error:
+        raise Unavailable(f"{error}; asked {len(WAITS) + 1} times") from None
 
 
 def _differences(

@@ -13,7 +13,7 @@ from typing import Any
 
 from kdkit.plugins.readers.dicom_files import is_deflated, lacking_decoder, pydicom
 
-VERSION = 2
+VERSION = 3
 PIXELS = (0x7FE00010,)
 OTHER_PIXELS = (0x7FE00008, 0x7FE00009)
 """Pixels as floating-point numbers, which are no pictures."""
@@ -129,7 +129,7 @@ def _read(path: Path, salt: str) -> Header:
 
 
 def _facts(dataset: Any, pixels: list[int], salt: str) -> Header:
-    if dataset.get("Rows") and not pixels:
+    if not pixels and (dataset.get("Rows") or "Image Storage" in dataset.SOPClassUID.name):
         return Header(skip="DICOM images without pixel data", fix="copy them again, or remove them")
     modality = str(dataset.get("Modality", "") or "OT").strip().upper()
     if not pixels or pixels[0] in OTHER_PIXELS or not dataset.get("Rows") or modality in NO_PICTURES:

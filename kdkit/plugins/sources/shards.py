@@ -34,6 +34,8 @@ class ShardedRows(RowReader):
     ending: ClassVar[str]
     alike: ClassVar[tuple[str, ...]] = ()
     """Endings of files that hold such rows too, but are not read."""
+    own: ClassVar[tuple[str, ...]] = ()
+    """Names of files that belong to the format, and hold no rows."""
     KEY: ClassVar[str] = "__key__"
     """Field of a row with the sample's name in its file, which is the id where no field has ids."""
 
@@ -68,7 +70,7 @@ class ShardedRows(RowReader):
         for path in self._found:
             if isinstance(path, Skipped):
                 yield path
-            elif not self._is_shard(path):
+            elif not self._is_shard(path) and path.name not in self.own:
                 lost = path.name.lower().endswith(self.alike)
                 what = f"files with the ending {path.suffix.lower()}" if path.suffix else "files without an ending"
                 fix = f"write them as {self.ending} files, or move them away" if lost else ""

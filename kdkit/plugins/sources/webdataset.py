@@ -28,6 +28,7 @@ class WebDataset(ShardedRows):
 
     ending: ClassVar[str] = ".tar"
     alike: ClassVar[tuple[str, ...]] = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+    own: ClassVar[tuple[str, ...]] = ("shards.json",)  # of kdkit data shards
     image: str | None = None
     shard_ids: bool = False
     cache_folder: Path | None = None

@@ -90,6 +90,15 @@ def test_a_server_that_ends_is_told(tmp_path: Path) -> None:
         server.busy = 100
         with raises_error("KD-DATA-229"):
             list(files.load([(files.location, files.parts[files.location][0])]))
+        with raises_error("KD-DATA-229", mentions=("asked 3 times",)):
+            files.require_same()
+
+
+def test_a_file_that_vanished_here_is_fetched_again(tmp_path: Path) -> None:
+    with served({"/a.parquet": table(tmp_path)}) as (address, _):
+        opened(tmp_path, f"{address}/a.parquet").location.unlink()
+        again = opened(tmp_path, f"{address}/a.parquet")
+        assert [part.first for part in again.parts[again.location]] == [0, 2, 4]
 
 
 def test_a_disk_without_holes_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

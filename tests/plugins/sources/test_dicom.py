@@ -82,7 +82,8 @@ def test_a_patient_never_spans_two_splits(tmp_path: Path) -> None:
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     good = write_dicom(tmp_path / "a.dcm", GRAY, SOPInstanceUID="1.2.3")
     write_dicom(tmp_path / "copy.dcm", GRAY, SOPInstanceUID="1.2.3")
-    write_dicom(tmp_path / "report.dcm", None)
+    write_dicom(tmp_path / "report.dcm", None, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
+    write_dicom(tmp_path / "lost.dcm", None)
     write_dicom(tmp_path / "mask.dcm", GRAY, Modality="SEG")
     write_dicom(tmp_path / "text.dcm", GRAY, BurnedInAnnotation="YES")
     write_dicom(tmp_path / "stack.dcm", np.stack([GRAY] * 3))

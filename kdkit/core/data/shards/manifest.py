@@ -16,7 +16,7 @@ from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 
 NAME = "shards.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Manifest:
     """The file of a folder.
 
     Attributes:
-        made_of: the data entry, its files, and the options that decide the bytes.
+        made_of: the data entry, its files, and the options that decide the bytes; no private path, no secret.
         shards: those that are whole, in their order.
         left_out: rows up to the end of the last shard that are in none.
         skipped: what the source itself left out: kind -> how many.
@@ -74,6 +74,22 @@ class Manifest:
         """Samples in the shards."""
         return sum(shard.rows for shard in self.shards)
 
+    def require(self, made_of: Mapping[str, Any], folder: Path) -> None:
+        """Raises: KdkitError when the shards are of other data or options, or one is gone or changed."""
+        if changes := [name for name in made_of if made_of[name] != self.made_of.get(name)]:
+            raise KdkitError(
+                "KD-DATA-514",
+                "the shards here are of other data or options",
+                where=str(folder / NAME),
+                why=f"changed since they were begun: {', '.join(changes)}",
+                fix="write into another folder; or delete this one to begin anew",
+                code=ExitCode.FOUND,
+            )
+        for shard in self.shards:
+            place = folder / shard.name
+            if not place.is_file() or place.stat().st_size != shard.size:
+                raise _refused(place, "a shard that was written is gone or changed", f"it had {shard.size} bytes")
+
     def save(self, folder: Path) -> None:
         """Write the file."""
         text = json.dumps({"version": VERSION, **asdict(self)}, indent=1, ensure_ascii=False)
@@ -86,38 +102,39 @@ def open_manifest(folder: Path, made_of: Mapping[str, Any], skipped: Mapping[str
     Raises:
         KdkitError: the folder holds something else, or shards of other data; a shard was changed.
     """
+    kept = read_manifest(folder)
+    if kept is None:
+        others = [one.name for one in folder.iterdir() if not one.name.startswith(".")] if folder.is_dir() else []
+        if others or (folder.exists() and not folder.is_dir()):
+            raise _refused(folder, "something else is here", ", ".join(sorted(others)[:5]))
+        return Manifest(made_of, skipped=skipped)
+    kept.require(made_of, folder)
+    kept.left_out = [one for one in kept.left_out if kept.complete or one.place < kept.end]
+    return kept
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None if it has none.
+
+    Raises:
+        KdkitError: it is damaged, or of another version of kdkit.
+    """
     path = folder / NAME
     try:
         found = json.loads(path.read_bytes())
-        kept = Manifest(
-            found["made_of"],
+        if found["version"] != VERSION:
+            raise ValueError(f"it has version {found['version']}, this kdkit writes {VERSION}")
+        return Manifest(
+            dict(found["made_of"]),
             [WrittenShard(**one) for one in found["shards"]],
             [LeftOut(**one) for one in found["left_out"]],
-            found["skipped"],
-            found["complete"],
+            dict(found["skipped"]),
+            bool(found["complete"]),
         )
-    except FileNotFoundError:
-        others = [one.name for one in folder.iterdir() if not one.name.startswith(".")] if folder.is_dir() else []
-        if others or (folder.exists() and not folder.is_dir()):
-            raise _refused(folder, "something else is here", ", ".join(sorted(others)[:5])) from None
-        return Manifest(made_of, skipped=skipped)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _refused(path, "this is no manifest of shards", str(error)) from None
-    if changes := [name for name in made_of if made_of[name] != kept.made_of.get(name)]:
-        raise KdkitError(
-            "KD-DATA-514",
-            "the shards here are of other data or options",
-            where=str(path),
-            why=f"changed since they were begun: {', '.join(changes)}",
-            fix="write into another folder; or delete this one to begin anew",
-            code=ExitCode.FOUND,
-        )
-    for shard in kept.shards:
-        place = folder / shard.name
-        if not place.is_file() or place.stat().st_size != shard.size:
-            raise _refused(place, "a shard that was written is gone or changed", f"it had {shard.size} bytes")
-    kept.left_out = [one for one in kept.left_out if kept.complete or one.place < kept.end]
-    return kept
 
 
 def _refused(where: Path, what: str, why: str) -> KdkitError:

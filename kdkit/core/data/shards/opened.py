@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -28,11 +28,14 @@ from kdkit.core.data.partial_files import PartialFiles, PartOf, open_partial
 from kdkit.core.data.remote import location_of, require_commit
 from kdkit.core.data.remote_files import is_url
 from kdkit.core.data.shards.members import decodes_itself
+from kdkit.core.data.shards.read_back import require_unchanged
 from kdkit.core.data.shards.request import ShardRequest, described
 from kdkit.core.data.table import SampleTable
 from kdkit.core.data.unique import refuse_duplicates
 from kdkit.core.plugin_system.catalogue import resolve
 from kdkit.core.project.project import Project
+from kdkit.core.project.registry.load import line_of
+from kdkit.core.project.registry.schema import DataEntry
 
 ROWS = 65_536
 """Rows that are hashed at once."""
@@ -47,13 +50,15 @@ class OpenedRows:
         loaded: the entry.
         partial: its files behind a URL, if they come in parts.
         request: of the command.
-        plain: the entry as plain data.
+        entry: the data entry in registry.yaml.
+        described: the entry for ``shards.json``.
     """
 
     loaded: LoadedEntry
     partial: PartialFiles | None
     request: ShardRequest
-    plain: dict[str, Any]
+    entry: DataEntry
+    described: dict[str, Any]
 
     @property
     def samples(self) -> SampleTable:
@@ -146,7 +151,7 @@ class OpenedRows:
     def made_of(self) -> dict[str, Any]:
         """All that decides the bytes of the shards."""
         return {
-            "data entry": self.plain,
+            "data entry": self.described,
             "options": self.request.settings(),
             "samples": _digest(self.samples),
             "files": self.stamps(),
@@ -176,7 +181,7 @@ class OpenedRows:
             raise KdkitError(
                 "KD-DATA-516",
                 "the data changed while shards were made of them",
-                where=str(self.plain["path"]),
+                where=self.entry.path,
                 why="the shards may hold images of both versions",
                 fix="delete the shards, and run the command again when nothing writes there",
                 code=ExitCode.FOUND,
@@ -195,21 +200,32 @@ def open_rows(project: Project, number: int, request: ShardRequest, reporter: Re
     if is_url(entry.path) and not entry.path.startswith("file:") and spec.image_parts:
         if spec.remote_pinned:
             require_commit(entry.path)
-        partial = open_partial(project.state, entry.path, spec.remote_ending, resolve(spec.image_parts))
-        partial.fetch_texts(reporter)
+        with _in_registry(project, number):
+            partial = open_partial(project.state, entry.path, spec.remote_ending, resolve(spec.image_parts))
+            partial.fetch_texts(reporter)
         locate = partial.locate
     elif not is_url(entry.path):
         _require_outside(request.to, project.root / entry.path)
     loaded = read_entry(project, number, reporter, locate)
     refuse_duplicates([loaded], loaded.samples)
-    opened = OpenedRows(loaded, partial, request, described(project, number))
+    opened = OpenedRows(loaded, partial, request, entry, described(project, number))
     _require_holdable(opened)
     return opened
 
 
+@contextmanager
+def _in_registry(project: Project, number: int) -> Iterator[None]:
+    """Put the line of the data entry before where an error is."""
+    try:
+        yield
+    except KdkitError as error:
+        where = line_of(project.registry_path, "data", number)
+        raise error.at(f"{where}: {error.where}" if error.where else where) from error
+
+
 def _require_holdable(opened: OpenedRows) -> None:
     """Raises: KdkitError for rows that a shard cannot hold."""
-    samples, where = opened.samples, str(opened.plain["path"])
+    samples, where = opened.samples, opened.entry.path
     if not len(opened.chosen):
         raise KdkitError("KD-DATA-517", "no sample is in these splits", where=where, fix="name others by --split")
     if several := len(samples) - samples.column("others").null_count:
@@ -229,6 +245,7 @@ def _require_holdable(opened: OpenedRows) -> None:
         if pc.count_distinct(keys).as_py() < len(np.unique(opened._image_of[rows])):
             fix = "write the captions of an image one after the other, so that they get into one shard"
             raise _cannot_hold(where, "captions of one image that are apart", fix)
+    require_unchanged(samples, opened.chosen)
 
 
 def _require_outside(to: Path, data: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from kdkit.core.base.result import Result, Section, Table, code_lines, format_si
 from kdkit.core.contracts import SPLITS, Reporter
 from kdkit.core.data.shards.manifest import Manifest, open_manifest
 from kdkit.core.data.shards.opened import OpenedRows, open_rows
-from kdkit.core.data.shards.request import ShardRequest, entry_of, find_entry
+from kdkit.core.data.shards.request import ShardRequest, find_entry
 from kdkit.core.project.project import Project
 from kdkit.core.project.registry.render import flow
 
@@ -112,12 +111,13 @@ class ShardReport(Result):
     def sections(self) -> list[Section]:
         """The shards, the rows that are in none, and the data entry."""
         size = sum(size for _, _, size in self.shards)
+        count = f"{len(self.shards)} shard{'s' * (len(self.shards) != 1)}"
         rows: list[tuple[object, ...]] = [(name, count, format_size(size)) for name, count, size in self.shards]
         if len(rows) > 6:
             rows = [*rows[:3], ("...", "", ""), *rows[-2:]]
         parts: list[Section] = [
             Table(("shard", "samples", "size"), rows, "lrr"),
-            f"{self.written} of {self.rows} samples in {len(self.shards)} shards, {format_size(size)}, in {self.to}",
+            f"{self.written} of {self.rows} samples in {count}, {format_size(size)}, in {self.to}",
             *(f"  {count} not written: {why}" for why, count in self.left_out.items()),
             *(f"  {count} {what} skipped by the source" for what, count in self.skipped.items()),
         ]
@@ -148,8 +148,8 @@ def plan_of(opened: OpenedRows, manifest: Manifest) -> ShardPlan:
     shards = max(1, math.ceil(max(by_size, by_rows)))
     parts = [part.end - part.start for _, part in opened.parts]
     return ShardPlan(
-        source=opened.plain["source"],
-        path=opened.plain["path"],
+        source=opened.entry.source,
+        path=opened.entry.path,
         to=str(request.to),
         rows=len(samples),
         chosen=len(opened.chosen),
@@ -165,35 +165,35 @@ def plan_of(opened: OpenedRows, manifest: Manifest) -> ShardPlan:
     )
 
 
-def report_of(project: Project, opened: OpenedRows, manifest: Manifest, number: int, replaced: bool) -> ShardReport:
-    """The report of a complete manifest."""
+def report_of(manifest: Manifest, request: ShardRequest, entry: Mapping[str, Any], others: int) -> ShardReport:
+    """The report of a complete manifest.
+
+    Args:
+        manifest: of the folder.
+        request: of the command.
+        entry: the data entry that reads the shards.
+        others: rows of other splits.
+    """
     left_out = dict[str, int]()
     for one in manifest.left_out:
         left_out[one.why] = left_out.get(one.why, 0) + 1
-    if others := len(opened.samples) - len(opened.chosen):
+    if others:
         left_out["of other splits"] = others
     return ShardReport(
-        to=str(opened.request.to),
-        rows=len(opened.samples),
+        to=str(request.to),
+        rows=manifest.rows + sum(left_out.values()),
         written=manifest.rows,
         left_out=left_out,
         skipped=manifest.skipped,
         shards=tuple((shard.name, shard.rows, shard.size) for shard in manifest.shards),
-        entry=entry_of(project, number, beside_registry(project, opened.request.to)),
-        replaced=replaced,
+        entry=entry,
+        replaced=request.replace,
     )
 
 
 def skipped_kinds(opened: OpenedRows) -> dict[str, int]:
     """What the source left out: kind -> how many."""
     return {kind.what: kind.count for kind in opened.loaded.skipped}
-
-
-def beside_registry(project: Project, folder: Path) -> str:
-    """A path for registry.yaml: relative for a folder in or beside the project, so that both can move together."""
-    root, real = os.path.realpath(project.root), os.path.realpath(folder)
-    beside = real.startswith(os.path.dirname(root) + os.sep)
-    return Path(os.path.relpath(real, root)).as_posix() if beside else real
 
 
 def _above(folder: Path) -> Path:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import SPLITS
+from kdkit.core.data.remote_files import is_url, without_query
 from kdkit.core.project.project import Project
 
 READS = "webdataset"
 """The source that reads the shards."""
-KEPT = ("frame", "max_pixels", "jpeg_min_side", "skip_unreadable", "verify")
-"""Options of a data entry that hold for the shards too; all others have done their work when rows are written."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +87,25 @@ def find_entry(project: Project, named: str) -> int:
     )
 
 
-def entry_of(project: Project, number: int, to: str) -> dict[str, Any]:
-    """The data entry that reads the shards instead of the entry ``number``."""
-    old = project.registry.data[number]
-    found: dict[str, Any] = {"source": READS, "path": to}
-    if old.license is not None:
-        found["license"] = old.license
-    kept: Mapping[str, Any] = {name: old.options[name] for name in KEPT if name in old.options}
-    return {**found, "options": dict(kept)} if kept else found
-
-
 def described(project: Project, number: int) -> dict[str, Any]:
-    """The data entry ``number`` as plain data."""
+    """The data entry ``number`` for ``shards.json``, which may be passed on with the shards.
+
+    Paths may name patients, and options may hold secrets (``salt``; the query of a signed URL): they are in the digest
+    alone.
+    """
     old = project.registry.data[number]
-    plain = {"source": old.source, "path": old.path, "license": old.license, "options": dict(old.options)}
-    return dict(json.loads(json.dumps(plain, default=str)))
+    whole = {"source": old.source, "path": old.path, "license": old.license, "options": dict(old.options)}
+    digest = _sha256(json.dumps(whole, sort_keys=True, default=str))
+    return {"source": old.source, "path": named_path(old.path), "license": old.license, "digest": digest}
+
+
+def named_path(path: str) -> str:
+    """A path of a data entry for ``shards.json``: a URL without its query; of a file, a digest."""
+    return without_query(path) if is_url(path) else f"sha256:{_sha256(path)}"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _wrong(where: str, what: str, fix: str) -> KdkitError:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdkit.core.base.atomic import new_file, write_atomically
+from kdkit.core.base.atomic import new_file
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hashes import sha256_of
 from kdkit.core.base.locks import file_lock
@@ -19,12 +19,12 @@ from kdkit.core.data.remote import require_space
 from kdkit.core.data.shards.manifest import LeftOut, Manifest, WrittenShard, open_manifest
 from kdkit.core.data.shards.members import NoImage, members_of, picture_of
 from kdkit.core.data.shards.opened import OpenedRows, open_rows
-from kdkit.core.data.shards.plan import ShardReport, beside_registry, plan_of, report_of, skipped_kinds
+from kdkit.core.data.shards.plan import ShardReport, plan_of, report_of, skipped_kinds
 from kdkit.core.data.shards.read_back import content_digest, require_equal
-from kdkit.core.data.shards.request import ShardRequest, entry_of, find_entry
+from kdkit.core.data.shards.replace import beside_registry, entry_of, find_replaced, replace_entry
+from kdkit.core.data.shards.request import ShardRequest, find_entry
 from kdkit.core.data.shards.tar import TarDraft, size_of
 from kdkit.core.project.project import Project
-from kdkit.core.project.registry.edit_data import replace_data_entry
 
 Members = list[tuple[str, bytes]]
 
@@ -59,6 +59,8 @@ def write_shards(project: Project, request: ShardRequest, reporter: Reporter) ->
         KdkitError: no such entry; rows that a shard cannot hold; a row without an image; the folder holds something
             else, or shards of other data; the disk is full; the data change meanwhile; no answer from a server.
     """
+    if (done := find_replaced(project, request)) is not None:
+        return done
     number = find_entry(project, request.entry)
     with system_errors(str(request.to)), _alone(project, request.to):
         opened = open_rows(project, number, request, reporter)
@@ -73,18 +75,9 @@ def write_shards(project: Project, request: ShardRequest, reporter: Reporter) ->
         if opened.partial is not None:
             opened.partial.remove()
         if request.replace:
-            _replace(project, number, request.to)
-        return report_of(project, opened, manifest, number, request.replace)
-
-
-def _replace(project: Project, number: int, to: Path) -> None:
-    """Write the entry of the shards into registry.yaml."""
-    with project.exclusive("kdkit data shards"):
-        text = project.registry_path.read_bytes().decode("utf-8")
-        entry = entry_of(project, number, beside_registry(project, to))
-        changed = replace_data_entry(text, number, entry)
-        if changed != text:
-            write_atomically(project.registry_path, changed.encode())
+            replace_entry(project, number, request.to)
+        others = len(opened.samples) - len(opened.chosen)
+        return report_of(manifest, request, entry_of(project, number, beside_registry(project, request.to)), others)
 
 
 def _require_room(opened: OpenedRows, manifest: Manifest, reporter: Reporter) -> None:
@@ -130,7 +123,7 @@ class _Writer:
         self.manifest.left_out += self._left_out
         if not self.manifest.shards:
             why = self._left_out[0].why if self._left_out else ""
-            raise KdkitError("KD-SRC-512", "no sample of this entry has an image", where=self.opened.plain["path"],
+            raise KdkitError("KD-SRC-512", "no sample of this entry has an image", where=self.opened.entry.path,
                              why=why, fix="'kdkit data check' names the images that cannot be read")  # fmt: skip
 
     def _fill(
@@ -201,8 +194,8 @@ def _alone(project: Project, to: Path) -> Iterator[None]:
 def _unreadable(sample: Sample, why: str) -> KdkitError:
     return KdkitError(
         "KD-SRC-511",
-        f"sample '{sample.id}' has no image file",
-        where=f"{sample.origin}, {sample.image}" if sample.origin else str(sample.image),
+        f"the image of sample '{sample.id}' cannot be written",
+        where=", ".join(dict.fromkeys(filter(None, (sample.origin, str(sample.image))))),
         why=why,
-        fix="correct it; or leave such rows out and count them, by --skip-unreadable",
+        fix="correct it; or leave such rows out and count them, by --skip-unreadable (skip_unreadable in Python)",
     )

@@ -53,7 +53,8 @@ def _replaced(text: str, number: int, entry: Mapping[str, Any]) -> str:
     root = YAML(typ="safe", pure=True).compose(body)
     data = next(value for key, value in root.value if key.value == "data")
     item = data.value[number]
-    start, end = int(item.start_mark.index), _end(item)
+    start = int(item.start_mark.index)
+    end = start + len(body[start : _end(item)].rstrip())  # a block of text ends at the next line that is none of it
     pad = "\r\n" if "\r\n" in body else "\n"
     lines: list[str] = [f"{flow(name)}: {flow(value)}" for name, value in entry.items()]
     if item.flow_style or data.flow_style:

@@ -174,7 +174,7 @@ def test_values_that_the_source_would_change_are_refused(tmp_path: Path) -> None
     write_registry(tmp_path, [{"source": "folder", "path": "images"}])
     with raises_error("KD-DATA-510", mentions=("text", "mass")):
         write(tmp_path)
-    assert list((tmp_path / "shards").iterdir()) == []
+    assert not (tmp_path / "shards").exists()
 
 
 def test_arrays_become_png_on_request(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from ruamel.yaml import YAML
 
@@ -14,6 +16,7 @@ LAYOUTS = (
     "data:\n- {source: folder, path: images}   # flow\n",
     "data: [{source: folder, path: images}]\n",
     "data:\n  # above\n  -   path: images\n      source: folder\n\n  # below\n",
+    "data:\n- source: folder\n  path: images\n  options:\n    caption: |\n      a scan\n\n# below\n",
     "\ufeffdata:\r\n  - source: folder\r\n    path: 'images'\r\n",
 )
 
@@ -36,6 +39,7 @@ def test_the_entry_alone_changes(layout: str, number: int) -> None:
     assert {**after, "data": 0} == {**before, "data": 0}
     for comment in ("# one", "# last", "# above", "# below", "# flow"):
         assert (comment in changed) == (comment in text)
+    assert not re.search(r"[^\s]#", changed)  # what follows a value at once is part of it
     assert replace_data_entry(changed, number, NEW) == changed
 
 
