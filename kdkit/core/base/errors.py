@@ -76,11 +76,6 @@ class KdkitError(Exception):
             "code": int(self.code),
         }
 
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> KdkitError:
-        """The error of another process."""
-        return cls(**{**fields, "code": ExitCode(fields["code"])})
-
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     """A hint such as ``did you mean 'biomedclip'?``; without a close match, the list of known words."""
