@@ -78,7 +78,16 @@ def extract(
         return
     console.resumable()
     if gpus is not None and ray is None:
-        run_in_processes(gpus, cpu=device == "cpu", further=() if device else ("--device", "cuda"))
+        if device not in (None, "cpu", "cuda"):
+            raise KdkitError(
+                "KD-FEAT-506",
+                f"--gpus {gpus} starts one process per GPU, and --device {device} names one device for all",
+                where="--device",
+                fix="remove --device, or use --device cpu",
+                code=ExitCode.USAGE,
+            )
+        further = () if device else ("--device", "cuda")
+        run_in_processes(gpus, cpu=device == "cpu", on_cpu="--device cpu", further=further)
         return
     done = console.project(folder).extract(
         teachers or (),

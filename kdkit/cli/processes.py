@@ -16,13 +16,14 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 OPTION = "--gpus"
 
 
-def run_in_processes(count: int, *, cpu: bool, further: Sequence[str] = ()) -> None:
+def run_in_processes(count: int, *, cpu: bool, on_cpu: str = "--cpu", further: Sequence[str] = ()) -> None:
     """Run this process's command in ``count`` processes and wait for them; the first one prints.
 
     If one fails, torch's launcher ends the others, and this process exits with the code of the first that failed.
 
     Args:
         cpu: the processes use the CPU.
+        on_cpu: the command's option for that, for messages.
         further: words to add to the command.
 
     Raises:
@@ -37,7 +38,8 @@ def run_in_processes(count: int, *, cpu: bool, further: Sequence[str] = ()) -> N
             fix=f"remove {OPTION}, or run the command without torchrun or accelerate",
             code=ExitCode.USAGE,
         )
-    _require_gpus(count, cpu=cpu)
+    if not cpu:
+        _require_gpus(count, on_cpu)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -83,9 +85,7 @@ def without_option(words: Sequence[str]) -> list[str]:
     return left
 
 
-def _require_gpus(count: int, *, cpu: bool) -> None:
-    if cpu:
-        return
+def _require_gpus(count: int, on_cpu: str) -> None:
     import torch
 
     here = torch.cuda.device_count()
@@ -96,7 +96,7 @@ def _require_gpus(count: int, *, cpu: bool) -> None:
             where=OPTION,
             fix=f"choose {OPTION} 1 to {here}"
             if here
-            else f"remove {OPTION}; with --cpu it starts processes on the CPU",
+            else f"remove {OPTION}; with {on_cpu} it starts processes on the CPU",
             code=ExitCode.MISSING,
         )
 

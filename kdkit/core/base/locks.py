@@ -100,6 +100,17 @@ def remove_if_free(path: Path) -> None:
             path.unlink()
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs, also one of another user."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
+
+
 def _is_at(descriptor: int, path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat())

@@ -16,7 +16,7 @@ from socket import gethostname
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.base.locks import remove_if_free, try_lock
+from kdkit.core.base.locks import is_alive, remove_if_free, try_lock
 
 if TYPE_CHECKING:
     from kdkit.core.plugin_system.catalogue import Catalogue
@@ -255,7 +255,7 @@ class Project:
         holder = _read_holder(handle)
         if locked is None:
             warnings.warn(f"{self.root}: this file system has no locks; run one command at a time here", stacklevel=1)
-        if locked is False or (holder.get("host") == gethostname() and _is_alive(holder["pid"])):
+        if locked is False or (holder.get("host") == gethostname() and is_alive(holder["pid"])):
             raise self._busy(holder)
 
     def _busy(self, holder: Mapping[str, Any]) -> KdkitError:
@@ -277,13 +277,3 @@ def _read_holder(handle: TextIO) -> dict[str, Any]:
         return {"pid": int(holder["pid"]), "host": holder.get("host"), "command": str(holder["command"])}
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # of another user
-    return True

@@ -37,7 +37,8 @@ class Claims:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             return False
-        with open(descriptor, "w", encoding="utf-8") as file:
+        # On a full disk the claim stays empty, and another worker may free it: both then compute the block.
+        with suppress(OSError), open(descriptor, "w", encoding="utf-8") as file:
             file.write(self.workers.id)
         self.own.add(name)
         return True

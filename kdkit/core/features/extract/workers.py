@@ -21,14 +21,14 @@ from types import TracebackType
 from typing import Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.base.locks import file_lock, wait_for_lock
+from kdkit.core.base.locks import file_lock, is_alive, wait_for_lock
 
 LEASE = 600.0
 """Seconds without progress after which a worker that still holds its lock counts as hung."""
 _BEATS_EVERY = 1.0
 """Seconds between two writes of a worker's record."""
 _RECORD, _BUSY, _PLANNING = ".worker", ".busy", "planning.busy"
-_COMMITTING = "commit.busy"
+_COMMITTING, _LEAVING = "commit.busy", "leave.busy"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class WorkerRecord:
         """The record in a file; None if it is gone or of another format."""
         try:
             raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**raw, "failed": tuple(raw["failed"])})
+            record = cls(**{**raw, "failed": tuple(raw["failed"])})
+            return record if record.id == path.stem else None  # the id names files
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
@@ -109,15 +110,21 @@ class Workers:
         """Join the others.
 
         Raises:
-            KdkitError: a living worker has other settings.
+            KdkitError: a living worker has other settings, or works on this file system without locks.
         """
         with self.planning():
+            living = []
             for other in self.others():
-                if not self.lives(other):
-                    self._forget(other)
-                else:
+                if self.lives(other):
                     _require_same(other, self._own)
-            self._held.enter_context(file_lock(self.folder / f"{self.id}{_BUSY}"))
+                    living.append(other)
+                else:
+                    self._forget(other)
+            path = self.folder / f"{self.id}{_BUSY}"
+            if self._held.enter_context(file_lock(path)) is None and living:
+                self._held.close()
+                path.unlink(missing_ok=True)
+                raise _without_locks(living[0], self.folder)
             self._write()
         return self
 
@@ -130,9 +137,10 @@ class Workers:
                 self._write()
             else:
                 (self.folder / f"{self.id}{_RECORD}").unlink(missing_ok=True)
-            self._held.close()
-            (self.folder / f"{self.id}{_BUSY}").unlink(missing_ok=True)
-            with file_lock(self.folder / _PLANNING) as alone:
+            # One at a time: of two that leave together, the second one finds nobody.
+            with self._locked(_LEAVING), file_lock(self.folder / _PLANNING) as alone:
+                self._held.close()
+                (self.folder / f"{self.id}{_BUSY}").unlink(missing_ok=True)
                 if alone is not False and not any(self.lives(other) for other in self.others()):
                     shutil.rmtree(self.folder, ignore_errors=True)
         self._held.close()
@@ -187,7 +195,8 @@ class Workers:
         if now - self._written < _BEATS_EVERY:
             return False
         self._written = now
-        self._write()
+        with suppress(OSError):  # a full disk: all blocks of the shards are allocated, so the work can go on
+            self._write()
         return True
 
     def others(self) -> list[WorkerRecord]:
@@ -202,7 +211,7 @@ class Workers:
         if not path.exists():
             return False
         with file_lock(path) as free:
-            if free:
+            if free or (free is None and _has_ended(other)):
                 return False
         now = self._clock()
         beats, since = self._seen.setdefault(other.id, (other.beats, now))
@@ -226,6 +235,24 @@ class Workers:
         draft = path.with_suffix(".draft")
         draft.write_text(json.dumps(asdict(self._own)), encoding="utf-8")
         os.replace(draft, path)
+
+
+def _has_ended(other: WorkerRecord) -> bool:
+    """Whether a worker was a process of this machine that runs no more; False for those of other machines."""
+    host, _, process = other.name.rpartition(":")
+    return host == gethostname() and process.isdecimal() and not is_alive(int(process))
+
+
+def _without_locks(other: WorkerRecord, folder: Path) -> KdkitError:
+    return KdkitError(
+        "KD-FEAT-505",
+        "another worker extracts into this store, and its file system has no file locks",
+        where=str(folder),
+        why=f"without locks, {other.name} and this process could write into one block at the same time",
+        fix=f"wait until it has ended; if it was killed, delete {folder}. For several workers use a file system with "
+        "locks, such as NFS 4, or Lustre mounted with '-o flock'",
+        code=ExitCode.FOUND,
+    )
 
 
 def _require_same(other: WorkerRecord, own: WorkerRecord) -> None:

@@ -284,7 +284,8 @@ class Column:
 
     def _rows_with(self, status: int) -> NDArray[np.bool_]:
         """(rows,) whether a row has this status in a usable block."""
-        parts = [(shard.status == status) & _per_row(shard) for shard in self.shards]
+        # The commit marks first: what another process commits between the two reads is then not half seen.
+        parts = [_per_row(shard) & (shard.status == status) for shard in self.shards]
         return np.concatenate([np.zeros(0, dtype=bool), *parts])
 
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
+import subprocess
+import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 
@@ -83,6 +91,71 @@ def test_the_record_of_a_killed_worker_does_not_bind_the_next(tmp_path: Path) ->
     record.with_suffix(".busy").touch()
     with Workers(folder, {"batch size": "16"}) as two:
         assert two.others() == []
+
+
+def test_of_two_workers_that_leave_together_the_second_one_removes_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one leaves right after the first one has found that it lives."""
+    folder = tmp_path / "w"
+    with ExitStack() as second, Workers(folder, {}) as one:
+        second.enter_context(Workers(folder, {}))
+        leaving = threading.Thread(target=second.close)
+        real = one.lives
+
+        def lives(other: WorkerRecord) -> bool:
+            found = real(other)
+            leaving.start()
+            leaving.join(0.5)  # it waits for us, so this may end at any time
+            return found
+
+        monkeypatch.setattr(one, "lives", lives)
+    leaving.join()
+    assert not folder.exists()
+
+
+def test_without_file_locks_there_is_one_worker_and_a_killed_one_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = tmp_path / "w"
+    with Workers(folder, {}) as one:
+        with raises_error("KD-FEAT-505", mentions=("no file locks", one.own.name)), Workers(folder, {}):
+            pass
+        assert {path.stem for path in folder.glob("*.busy")} == {"planning", one.id}
+        (record,) = folder.glob("*.worker")
+        content = json.loads(record.read_text())
+    assert not folder.exists()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder.mkdir()
+    record.write_text(json.dumps({**content, "name": f"{gethostname()}:{ended.pid}"}))
+    record.with_suffix(".busy").touch()
+    with Workers(folder, {}) as two:
+        assert two.others() == []
+
+
+def test_a_full_disk_stops_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    clock = Clock()
+    with Workers(tmp_path / "w", {}, clock=clock) as one:
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "write_text", full)
+            clock.now = 5
+            assert one.beat(rows=3)
+        assert one.own.rows == 3
+
+
+def test_a_record_names_no_file_elsewhere(tmp_path: Path) -> None:
+    with Workers(tmp_path / "w", {}) as one:
+        (own,) = one.folder.glob("*.worker")
+        (one.folder / "x.worker").write_text(json.dumps({**json.loads(own.read_text()), "id": "../../kept"}))
+        assert one.others() == []
 
 
 def test_a_torn_record_is_no_worker(tmp_path: Path) -> None:
