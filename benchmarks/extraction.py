@@ -125,21 +125,28 @@ def prepared(models: Sequence[Vision], index: SampleIndex) -> list[list[Tensor]]
 
 
 def extractions(
-    models: Sequence[Vision], index: SampleIndex, root: Path, items: Sequence[Sequence[Tensor]]
+    models: Sequence[Vision],
+    index: SampleIndex,
+    root: Path,
+    items: Sequence[Sequence[Tensor]],
+    *,
+    device: str = "cpu",
+    batch: int = BATCH,
+    block: int = BLOCK,
 ) -> dict[str, Callable[[], Any]]:
     """Bare forwards and extractions of all teachers, each into an empty store."""
     teachers = [OpenTeacher(f"t{i}", m, as_signal_source(m), f"{i:064x}", {}) for i, m in enumerate(models)]
 
     def bare() -> None:
         for model, prepared_items in zip(models, items, strict=True):
-            for start in range(0, len(prepared_items), BATCH):
+            for start in range(0, len(prepared_items), batch):
                 with torch.inference_mode():
-                    model.encode_image(torch.stack(list(prepared_items[start : start + BATCH])))
+                    model.encode_image(torch.stack(list(prepared_items[start : start + batch])).to(device))
 
     def run(groups: Sequence[Sequence[OpenTeacher]], *, shared: bool = False) -> None:
         shutil.rmtree(root, ignore_errors=True)
         for group in groups:
-            extract(FeatureStore(root), group, index, batch_size=BATCH, block_rows=BLOCK, shared=shared)
+            extract(FeatureStore(root), group, index, batch_size=batch, block_rows=block, device=device, shared=shared)
 
     return {
         "bare forward": bare,

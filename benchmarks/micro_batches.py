@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
 import open_clip
 import torch
+from measuring import peak_here, peak_of
 from torch import Tensor, nn
 
 from kdkit.core.distill.model.micro_batches import MicroBatches
@@ -56,13 +54,10 @@ def main() -> None:
     arguments = parser.parse_args()
     task, inputs = make(arguments.batch)
     if arguments.peak_of:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is held now (Linux)
-        before = _high_water()
-        step(task, inputs, arguments.peak_of)
-        print(_high_water() - before)
+        print(peak_here(lambda: step(task, inputs, arguments.peak_of)))
         return
     names = [WHOLE, *map(str, arguments.sizes)]
-    peaks = {name: _peak(name, arguments.batch) for name in names}
+    peaks = {name: peak_of(__file__, ["--batch", str(arguments.batch), "--peak-of", name]) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     gradients: dict[str, dict[str, Tensor]] = {}
     for _ in range(arguments.runs):
@@ -93,17 +88,6 @@ def step(task: DistillTask, inputs: Mapping[str, Tensor], name: str) -> dict[str
     rows = torch.zeros(len(inputs["pixels"]), dtype=torch.int64)
     task(inputs=inputs, targets={}, weights={}, domain=rows)["loss"].backward()
     return {key: cast(Tensor, p.grad).clone() for key, p in task.named_parameters()}
-
-
-def _high_water() -> float:
-    """MiB of memory that this process has held at most (Linux)."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def _peak(name: str, batch: int) -> float:
-    command = [sys.executable, __file__, "--batch", str(batch), "--peak-of", name]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from measuring import peak_here, peak_of
 from torch import Tensor
 
 from kdkit.core.contracts import LossInput, TeacherView
@@ -41,14 +39,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.peak_of:
         setting = make(arguments.tokens, arguments.vocabulary, arguments.width)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is held now (Linux)
-        before = _high_water()
-        WAYS[arguments.peak_of](*setting)
-        print(_high_water() - before)
+        print(peak_here(lambda: WAYS[arguments.peak_of](*setting)))
         return
     sizes = ["--tokens", str(arguments.tokens), "--vocabulary", str(arguments.vocabulary)]
     sizes += ["--width", str(arguments.width)]
-    peaks = {name: _peak(name, sizes) for name in WAYS}
+    peaks = {name: peak_of(__file__, ["--peak-of", name, *sizes]) for name in WAYS}
     setting = make(arguments.tokens, arguments.vocabulary, arguments.width)
     values = {name: way(*setting) for name, way in WAYS.items()}
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
@@ -62,17 +57,6 @@ def main() -> None:
         s = seconds[name]
         times = f"{statistics.median(s):.2f} ({min(s):.2f} to {max(s):.2f})"
         print(f"| {name} | {peaks[name]:.0f} | {times} | {values[name]:.7f} |")
-
-
-def _high_water() -> float:
-    """MB of memory that this process has held at most (Linux)."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def _peak(name: str, sizes: list[str]) -> float:
-    command = [sys.executable, __file__, "--peak-of", name, *sizes]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def make(tokens: int, vocabulary: int, width: int, k: int = 64) -> Setting:
