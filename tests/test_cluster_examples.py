@@ -102,7 +102,7 @@ def test_the_job_of_kubernetes_outlives_evictions() -> None:
     assert service["metadata"]["name"] == pod["subdomain"]
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
-    first, second = (*pod["initContainers"], *pod["containers"])
+    (first,), (second,) = pod["initContainers"], pod["containers"]
     shared = ("image", "env", "resources", "volumeMounts")
     assert [first[key] for key in shared] == [second[key] for key in shared]
     assert {mount["name"] for mount in first["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
