@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 from torch.distributed.run import get_args_parser
 from typer.main import get_command
 
@@ -26,12 +26,12 @@ VARIABLES |= {"$SKYPILOT_NUM_GPUS_PER_NODE": "8", "$SKYPILOT_NODE_RANK": "0", "$
 
 
 def pods() -> tuple[dict[str, Any], dict[str, Any]]:
-    service, job = yaml.safe_load_all((CLUSTER / "kubernetes.yaml").read_text(encoding="utf-8"))
+    service, job = YAML(typ="safe").load_all((CLUSTER / "kubernetes.yaml").read_text(encoding="utf-8"))
     return service, job
 
 
 def skypilot() -> dict[str, Any]:
-    task: dict[str, Any] = yaml.safe_load((CLUSTER / "skypilot.yaml").read_text(encoding="utf-8"))
+    task: dict[str, Any] = YAML(typ="safe").load((CLUSTER / "skypilot.yaml").read_text(encoding="utf-8"))
     return task
 
 
