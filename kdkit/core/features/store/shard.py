@@ -187,7 +187,8 @@ class Shard:
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise as_kdkit_error(error, str(path)) or damaged(str(path), str(error)) from error
         self._map = np.memmap(path, np.uint8, mode="r")
-        self._offsets = {name: offset for name, (offset, _, _) in {**locations, **control}.items()}
+        self._offsets = {name: offset for name, (offset, _, _) in control.items()}
+        self._starts = {name: offset for name, (offset, _, _) in locations.items()}  # a signal may be called 'ids'
         self.arrays: Mapping[str, NDArray[Any]] = {name: self._view(*at) for name, at in locations.items()}
         names, self.digests, self.status, self.committed, self._checksums = (self._view(*a) for a in control.values())
         if _index_checksum(names, self.digests) != expected:
@@ -240,7 +241,7 @@ class Shard:
         stored = {name: np.ascontiguousarray(values[name], array.dtype) for name, array in self.arrays.items()}
         _write_at(self._file, self._offsets["committed"] + block, b"\0")
         for name, array in stored.items():
-            _write_at(self._file, self._offsets[name] + start * array[0].nbytes, array.tobytes())
+            _write_at(self._file, self._starts[name] + start * array[0].nbytes, array.tobytes())
         _write_at(self._file, self._offsets["status"] + start, status.tobytes())
         os.fsync(self._file.fileno())
         _write_at(self._file, self._offsets["checksums"] + block * _CHECKSUM, _checksum(stored.values(), status))
