@@ -165,7 +165,7 @@ def taught_by(project: Project, *, hidden: bool) -> TeachingInventory:
     sizes = {**CONFIG["sizes"], "hidden": 48}
     teacher = GeneratingTeacher(make(**{**CONFIG, "sizes": sizes}, seed=3), k=4, hidden=hidden)
     assert (teacher.signals[-1].name, teacher.signals[-1].shape) == (
-        ("answer_hidden", (40, 48)) if hidden else ("tail", (40, 3))
+        ("answer_hidden", (40, 48)) if hidden else ("tail", (40, 10))
     )
     return survey_of(project, cast(Any, teacher))
 
