@@ -20,6 +20,7 @@ from kdkit.core.contracts import Reporter
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.checkpoint_files import Progress
 from kdkit.core.distill.loop.diagnosis import not_finite_error
+from kdkit.core.distill.loop.distributed import get_world_size
 from kdkit.core.distill.loop.finite_steps import FiniteSteps
 from kdkit.core.distill.loop.interruption import RanksAgree, stop_requests
 from kdkit.core.distill.loop.masking import limit_of
@@ -147,7 +148,9 @@ def train(
         checkpoints.require_space(task, averaged=average is not None, reporter=reporter)
     training.model.train()
     clock, finite = _Clock(reached, settings.checkpoint_seconds), FiniteSteps(training, settings, reached, reporter)
-    time_is_up = RanksAgree(accelerator.device) if training.sharded else None
+    # Ranks that do something together when a checkpoint is due: write it, or tell each other of skipped steps.
+    together = training.sharded or (training.mask is not None and get_world_size() > 1)
+    time_is_up = RanksAgree(accelerator.device) if together else None
     log = list(reached.log)
     part = stopwatch.part if stopwatch is not None else lambda _: nullcontext()
     batches = loader.batches(reached.step)
@@ -196,8 +199,8 @@ def train(
                 if stopping or step + 1 in loader.pauses:
                     checkpoints.wait()
                 clock.restart()
-                if time_is_up is not None:
-                    time_is_up.forget()
+            if due and time_is_up is not None:
+                time_is_up.forget()
             if stopping:
                 raise KeyboardInterrupt(*stop.signals)
         checkpoints.wait()

@@ -95,8 +95,8 @@ def test_its_targets_are_those_of_a_teacher_with_its_weights(folder: Path) -> No
         assert computed.dtype == spec.dtype
         if spec.dtype == "float16":  # the last bit depends on the batch
             np.testing.assert_array_max_ulp(computed, stored, maxulp=1)
-        else:
-            np.testing.assert_array_equal(computed, stored, spec.name)
+        else:  # tokens with nearly equal probabilities may change places
+            assert np.mean(computed != stored) < 1e-3, spec.name
 
 
 def test_without_replay_it_reduces_forgetting(folder: Path) -> None:
