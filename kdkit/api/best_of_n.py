@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.base.result import Result, Section, Table
 
 if TYPE_CHECKING:
-    from kdkit.core.evaluation.best_of_n.gate_file import Gate
+    from kdkit.core.evaluation.answering.gate_file import Gate
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class BestOfN(Result):
 
     def sections(self) -> list[Section]:
         """A row per domain."""
-        from kdkit.core.evaluation.best_of_n.gate import ALIGN, HEADERS, gate_rows
-        from kdkit.core.evaluation.best_of_n.names import PLAIN
+        from kdkit.core.evaluation.answering.gate import ALIGN, HEADERS, gate_rows
+        from kdkit.core.evaluation.answering.names import PLAIN
 
         decisions = [self.gate.domains[domain] for domain in sorted(self.gate.domains)]
         opened = sum(one.rule != PLAIN for one in decisions)

@@ -67,7 +67,7 @@ class AnswerMethods(OpenedProject):
         from kdkit.api.student import AnswerList
         from kdkit.core.base.errors import KdkitError
         from kdkit.core.contracts import Decoding
-        from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_form, answer_samples
+        from kdkit.core.evaluation.answering.answer import AnswerRequest, answer_form, answer_samples
 
         decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
         request = AnswerRequest(version, teacher, rerank, split_named(split), tuple(domains), limit, choose)
@@ -116,8 +116,8 @@ class AnswerMethods(OpenedProject):
         """
         from kdkit.api.best_of_n import BestOfN
         from kdkit.core.contracts import Decoding
-        from kdkit.core.evaluation.best_of_n.answer import AnswerRequest
-        from kdkit.core.evaluation.best_of_n.decide import decide_gate
+        from kdkit.core.evaluation.answering.answer import AnswerRequest
+        from kdkit.core.evaluation.answering.decide import decide_gate
 
         decoding = Decoding(max_new, beams, samples, temperature, top_p, seed, scored=True)
         request = AnswerRequest(version, teacher, rerank, domains=tuple(domains))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdkit.core.distill.loop.sampler import DomainUse
     from kdkit.core.distill.plan.types import CorrectionSchedule, OnPolicyPlan, Plan
     from kdkit.core.distill.promotion import Outcome
-    from kdkit.core.evaluation.best_of_n.candidates import SelectedAnswer  # noqa: F401  # named in quotes
+    from kdkit.core.evaluation.answering.candidates import SelectedAnswer  # noqa: F401  # named in quotes
     from kdkit.core.project.lineage import CorrectionRecord, Lineage, Scores
 
 SHOWN_STEPS = 8

@@ -76,7 +76,11 @@ def shard(task: nn.Module, device: torch.device, sharding: Sharding) -> None:
 
     Each block of the student, an element of a list of modules of one class, is gathered alone; what is left is gathered
     together. Scalars stay whole.
+
+    Raises:
+        KdkitError: weights that are no floating-point numbers, such as quantized ones.
     """
+    _require_plain_weights(task)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -89,6 +93,18 @@ def shard(task: nn.Module, device: torch.device, sharding: Sharding) -> None:
     for part in [*blocks(task), task]:
         fully_shard(part, mesh=mesh, ignored_params=whole)
     task.to(device)
+
+
+def _require_plain_weights(task: nn.Module) -> None:
+    found = next((name for name, weight in task.named_parameters() if not weight.is_floating_point()), None)
+    if found is not None:
+        raise KdkitError(
+            "KD-DIST-597",
+            f"the weight {found} is quantized and cannot be sharded",
+            where="--shard",
+            why="a part of a quantized matrix has no meaning without the scales of the whole",
+            fix="train without --shard (adapters need little memory), or without quantization",
+        )
 
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -134,7 +150,8 @@ def clip_gradients(task: nn.Module, most: float | None) -> Tensor:
     parts = [x for x in gradients if is_part(x)]
     local = [own_part(x) for x in parts]
     whole = [x for x in gradients if not is_part(x)]
-    squares = all_reduce_sum(torch.stack([x.square().sum() for x in local]).sum()) / _replicas(parts[0])
+    own = sum((x.square().sum() for x in local), torch.zeros((), device=gradients[0].device))
+    squares = all_reduce_sum(own) / (_replicas(parts[0]) if parts else 1)
     norm = (squares + sum((x.square().sum() for x in whole), torch.zeros_like(squares))).sqrt()
     if most is not None:
         factor = (most / (norm + 1e-6)).clamp(max=1.0)

@@ -22,9 +22,9 @@ from kdkit.core.distill.plan.inventory import TeachingInventory
 from kdkit.core.distill.sweep.values import SweptKey, parse_keys
 from kdkit.core.distill.sweep.variation import Asked, Question, Reranking, Variation
 from kdkit.core.distill.trials.trial import Measurement, digest_of
+from kdkit.core.evaluation.answering.rerank import Reranker
+from kdkit.core.evaluation.answering.select import select_answers
 from kdkit.core.evaluation.answers import GivenAnswers
-from kdkit.core.evaluation.best_of_n.rerank import Reranker
-from kdkit.core.evaluation.best_of_n.select import select_answers
 from kdkit.core.evaluation.compare import compare_models
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.features import evaluating

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from kdkit.core.base.markup import Markup, join, shorten, tag
 from kdkit.core.contracts import Calibration, Confusion, Curve, SubgroupScore
-from kdkit.core.evaluation.best_of_n.gate import HEADERS, gate_rows
-from kdkit.core.evaluation.best_of_n.gate_file import Gate
+from kdkit.core.evaluation.answering.gate import HEADERS, gate_rows
+from kdkit.core.evaluation.answering.gate_file import Gate
 from kdkit.core.evaluation.page.interval_chart import Dot, Rule, Span, axis, scale_of, strip
 from kdkit.core.evaluation.page.line_chart import Line, line_chart
 from kdkit.core.evaluation.page.numbers import bounds, percent

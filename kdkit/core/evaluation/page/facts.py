@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Reporter
-from kdkit.core.evaluation.best_of_n.gate_file import Gate, read_gates
+from kdkit.core.evaluation.answering.gate_file import Gate, read_gates
 from kdkit.core.evaluation.page.samples import SampleFacts, look_at_samples
 from kdkit.core.evaluation.report.report import EvaluationReport
 from kdkit.core.evaluation.scores import SUITE

@@ -21,7 +21,7 @@ from kdkit.core.distill.loop.accelerator import make_accelerator
 from kdkit.core.distill.loop.checkpoint import Checkpoints
 from kdkit.core.distill.loop.checkpoint_files import Progress
 from kdkit.core.distill.loop.parallel import Training
-from kdkit.core.distill.loop.sharding import Sharding, blocks
+from kdkit.core.distill.loop.sharding import Sharding, blocks, shard
 from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.micro_batches import MicroBatches
 from kdkit.core.distill.model.projection import TeacherProjection, make_heads
@@ -30,6 +30,7 @@ from kdkit.core.distill.plan.types import TrainSettings
 from kdkit.plugins.losses.clip import ClipLoss
 from kdkit.plugins.losses.fd import FeatureDistillation
 from kdkit.plugins.losses.icl import InteractiveContrast
+from tests.errors import raises_error
 from tests.ranks import run_ranks
 
 WORLD, BATCH, STEPS, BEGUN = 4, 8, 8, 3
@@ -213,3 +214,11 @@ def test_a_run_continues_on_another_number_of_processes(folder: Path, alone: dic
 
 def test_blocks_are_what_repeats() -> None:
     assert len(list(blocks(make_task(None)))) == 3
+
+
+def test_quantized_weights_are_refused_before_any_process_waits() -> None:
+    layer = nn.Linear(2, 2)
+    packed = nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+    layer.register_parameter("packed", packed)
+    with raises_error("KD-DIST-597", mentions=("0.packed",)):
+        shard(nn.Sequential(layer), torch.device("cpu"), Sharding())

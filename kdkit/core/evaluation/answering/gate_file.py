@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.json_record import JsonRecord, with_checksum, without_checksum
 from kdkit.core.base.system_errors import optional_write
-from kdkit.core.evaluation.best_of_n.gate import DomainGate
-from kdkit.core.evaluation.best_of_n.names import PLAIN
+from kdkit.core.evaluation.answering.gate import DomainGate
+from kdkit.core.evaluation.answering.names import PLAIN
 
 GATES = "best-of-n"
 """Folder of gates in that of a version; those of teachers are in the project's state."""

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kdkit.core.contracts import AttentionMap, Sample
-from kdkit.core.evaluation.best_of_n.attention import DRAWN, draw_attention, require_attention, require_picture
+from kdkit.core.evaluation.answering.attention import DRAWN, draw_attention, require_attention, require_picture
 from tests.errors import raises_error
 from tests.recorder import Recorder
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from kdkit.core.base.journal import Journal, JournalEntry, SampleKey
 from kdkit.core.contracts import Answer, Answering, Decoding, Reporter, Sample
 from kdkit.core.data.images import open_image
-from kdkit.core.evaluation.best_of_n.names import PLAIN
-from kdkit.core.evaluation.best_of_n.rules import Rule
+from kdkit.core.evaluation.answering.names import PLAIN
+from kdkit.core.evaluation.answering.rules import Rule
 
 if TYPE_CHECKING:
     from PIL.Image import Image

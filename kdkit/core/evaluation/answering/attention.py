@@ -19,7 +19,7 @@ from kdkit.core.base.atomic import new_file, require_place
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, AttentionMap, Reporter, Sample, ShowsAttention
 from kdkit.core.data.images import open_image
-from kdkit.core.evaluation.best_of_n.lmms_eval import question_of
+from kdkit.core.evaluation.answering.lmms_eval import question_of
 from kdkit.core.evaluation.report.picture import FAINT, STUDENT, STYLE
 
 DRAWN = 6

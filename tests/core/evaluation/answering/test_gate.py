@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdkit.core.evaluation.best_of_n.gate import LEAST_GROUPS, cross_fit, judge_domain
-from kdkit.core.evaluation.best_of_n.names import PLAIN
+from kdkit.core.evaluation.answering.gate import LEAST_GROUPS, cross_fit, judge_domain
+from kdkit.core.evaluation.answering.names import PLAIN
 
 ALONE = np.arange(40)
 

@@ -11,9 +11,9 @@ from kdkit.core.contracts import Decoding
 from kdkit.core.data import load_index
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.run import distill
+from kdkit.core.evaluation.answering.answer import AnswerRequest, answer_form, answer_samples
+from kdkit.core.evaluation.answering.candidates import BATCH
 from kdkit.core.evaluation.answers import StudentAnswers
-from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_form, answer_samples
-from kdkit.core.evaluation.best_of_n.candidates import BATCH
 from kdkit.core.project.versions import Versions, load_student
 from kdkit.core.teachers.add import add_teacher
 from tests.core.distill.pseudo_labels import project as example

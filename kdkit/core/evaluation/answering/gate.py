@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.core.base.json_record import JsonRecord
-from kdkit.core.evaluation.best_of_n.names import PLAIN
+from kdkit.core.evaluation.answering.names import PLAIN
 from kdkit.core.evaluation.metrics import paired_difference
 
 Array = np.ndarray[Any, Any]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import Journal, SampleKey, temporary_journal
@@ -16,14 +16,14 @@ from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import Decoding, Reporter, Sample, Silent, Split
 from kdkit.core.data.load import load_index
 from kdkit.core.data.unreadable import find_skipped
-from kdkit.core.evaluation.best_of_n.attention import draw_attention, require_attention, require_picture
-from kdkit.core.evaluation.best_of_n.candidates import BATCH, SelectedAnswer, find_candidates
-from kdkit.core.evaluation.best_of_n.gate_file import Gate
-from kdkit.core.evaluation.best_of_n.lmms_eval import is_sample_log, sample_log
-from kdkit.core.evaluation.best_of_n.measure import measured_gate, task_and_rules
-from kdkit.core.evaluation.best_of_n.models import AnsweringModels, decodings_of, open_models, plain_decoding
-from kdkit.core.evaluation.best_of_n.names import PLAIN
-from kdkit.core.evaluation.best_of_n.select import select_answers
+from kdkit.core.evaluation.answering.attention import draw_attention, require_attention, require_picture
+from kdkit.core.evaluation.answering.candidates import BATCH, SelectedAnswer, find_candidates
+from kdkit.core.evaluation.answering.gate_file import Gate
+from kdkit.core.evaluation.answering.lmms_eval import is_sample_log, sample_log
+from kdkit.core.evaluation.answering.measure import measured_gate, task_and_rules
+from kdkit.core.evaluation.answering.models import AnsweringModels, decodings_of, open_models, plain_decoding
+from kdkit.core.evaluation.answering.names import PLAIN
+from kdkit.core.evaluation.answering.select import select_answers
 
 if TYPE_CHECKING:
     from kdkit.core.data.index import SampleIndex
@@ -33,6 +33,7 @@ GATED, NEAREST_EVERYWHERE, FIRST = "gated", "nearest", "first"
 CHOICES = (GATED, NEAREST_EVERYWHERE, FIRST)
 AnswerForm = Literal["kdkit", "lmms-eval"]
 """Of a file of answers."""
+FORMS: tuple[AnswerForm, ...] = ("kdkit", "lmms-eval")
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,10 @@ def answer_samples(
 
 def answer_form(name: str) -> AnswerForm:
     """``name`` itself. Raises: KdkitError: no such form."""
-    for form in get_args(AnswerForm):
+    for form in FORMS:
         if name == form:
-            return form  # type: ignore[no-any-return]
-    fix = did_you_mean(name, get_args(AnswerForm))
+            return form
+    fix = did_you_mean(name, FORMS)
     raise KdkitError("KD-EVAL-571", f"there is no form '{name}' of answers", where="form", fix=fix)
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Decoding, Reporter, Silent
 from kdkit.core.data.load import load_index
-from kdkit.core.evaluation.best_of_n.answer import AnswerRequest
-from kdkit.core.evaluation.best_of_n.gate_file import Gate
-from kdkit.core.evaluation.best_of_n.measure import measured_gate
-from kdkit.core.evaluation.best_of_n.models import decodings_of, open_models
+from kdkit.core.evaluation.answering.answer import AnswerRequest
+from kdkit.core.evaluation.answering.gate_file import Gate
+from kdkit.core.evaluation.answering.measure import measured_gate
+from kdkit.core.evaluation.answering.models import decodings_of, open_models
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project

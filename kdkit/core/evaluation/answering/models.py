@@ -10,8 +10,8 @@ from torch import nn
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, Decoding, Reporter
-from kdkit.core.evaluation.best_of_n.gate_file import GATES
-from kdkit.core.evaluation.best_of_n.rerank import Reranker
+from kdkit.core.evaluation.answering.gate_file import GATES
+from kdkit.core.evaluation.answering.rerank import Reranker
 from kdkit.core.features.extract.answers import decoding_settings
 from kdkit.core.project.versions import Version, Versions, load_student
 from kdkit.core.teachers import open_answering, open_teacher

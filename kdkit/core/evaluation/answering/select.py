@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from kdkit.core.base.journal import Journal, SampleKey
 from kdkit.core.contracts import Answering, Decoding, Reporter, Sample
-from kdkit.core.evaluation.best_of_n.candidates import SelectedAnswer, find_candidates
-from kdkit.core.evaluation.best_of_n.names import NEAREST, PLAIN
-from kdkit.core.evaluation.best_of_n.rerank import Reranker
-from kdkit.core.evaluation.best_of_n.rules import NearestToImage
+from kdkit.core.evaluation.answering.candidates import SelectedAnswer, find_candidates
+from kdkit.core.evaluation.answering.names import NEAREST, PLAIN
+from kdkit.core.evaluation.answering.rerank import Reranker
+from kdkit.core.evaluation.answering.rules import NearestToImage
 
 
 def select_answers(

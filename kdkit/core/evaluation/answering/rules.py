@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from kdkit.core.contracts import ComparesAnswers, Sample
-from kdkit.core.evaluation.best_of_n.names import AGREEMENT, NEAREST
-from kdkit.core.evaluation.best_of_n.rerank import Reranker
+from kdkit.core.evaluation.answering.names import AGREEMENT, NEAREST
+from kdkit.core.evaluation.answering.rerank import Reranker
 
 if TYPE_CHECKING:
     from PIL.Image import Image

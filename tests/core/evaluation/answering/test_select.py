@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from kdkit.core.base.journal import Journal
 from kdkit.core.contracts import Answer, Answering, Decoding, DualEncoder, Sample, Silent
+from kdkit.core.evaluation.answering.candidates import SelectedAnswer
+from kdkit.core.evaluation.answering.rerank import Reranker
+from kdkit.core.evaluation.answering.select import select_answers
 from kdkit.core.evaluation.answers import StudentAnswers
-from kdkit.core.evaluation.best_of_n.candidates import SelectedAnswer
-from kdkit.core.evaluation.best_of_n.rerank import Reranker
-from kdkit.core.evaluation.best_of_n.select import select_answers
 from kdkit.core.plugin_system.discovery import load_catalogue
 from tests.plugins.students.clinkd.tiny import PICTURES, make, samples
 from tests.tiny_models import make_transformers_clip_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.core.contracts import Sample
-from kdkit.core.evaluation.best_of_n.lmms_eval import is_sample_log, sample_log
+from kdkit.core.evaluation.answering.lmms_eval import is_sample_log, sample_log
 
 FRAMEWORK_KEYS = {
     "doc_id",

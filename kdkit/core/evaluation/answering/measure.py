@@ -15,13 +15,13 @@ from kdkit.core.base.journal import Journal, SampleKey, temporary_journal
 from kdkit.core.base.system_errors import system_errors
 from kdkit.core.contracts import ComparesAnswers, Decoding, EvaluationTask, Reporter, Sample
 from kdkit.core.data.unreadable import find_skipped
+from kdkit.core.evaluation.answering.candidates import CandidateSet, find_candidates
+from kdkit.core.evaluation.answering.gate import DomainGate, judge_domain, unmeasured
+from kdkit.core.evaluation.answering.gate_file import Gate, read_gate, write_gate
+from kdkit.core.evaluation.answering.models import AnsweringModels, decodings_of
+from kdkit.core.evaluation.answering.names import NEAREST, PLAIN
+from kdkit.core.evaluation.answering.rules import Rule, rules_for
 from kdkit.core.evaluation.answers import GivenAnswers
-from kdkit.core.evaluation.best_of_n.candidates import CandidateSet, find_candidates
-from kdkit.core.evaluation.best_of_n.gate import DomainGate, judge_domain, unmeasured
-from kdkit.core.evaluation.best_of_n.gate_file import Gate, read_gate, write_gate
-from kdkit.core.evaluation.best_of_n.models import AnsweringModels, decodings_of
-from kdkit.core.evaluation.best_of_n.names import NEAREST, PLAIN
-from kdkit.core.evaluation.best_of_n.rules import Rule, rules_for
 from kdkit.core.evaluation.evaluator import make_evaluator
 from kdkit.core.evaluation.sampling import image_groups
 from kdkit.core.evaluation.scores import ACCURACY

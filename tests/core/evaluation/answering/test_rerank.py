@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from kdkit.core.contracts import DualEncoder
-from kdkit.core.evaluation.best_of_n.rerank import Reranker
+from kdkit.core.evaluation.answering.rerank import Reranker
 from kdkit.core.plugin_system.discovery import load_catalogue
 from tests.plugins.students.clinkd.tiny import PICTURES
 from tests.tiny_models import make_transformers_clip_folder

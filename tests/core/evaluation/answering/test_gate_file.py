@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdkit.core.evaluation.best_of_n.gate import judge_domain, unmeasured
-from kdkit.core.evaluation.best_of_n.gate_file import GATES, Gate, read_gate, read_gates, write_gate
+from kdkit.core.evaluation.answering.gate import judge_domain, unmeasured
+from kdkit.core.evaluation.answering.gate_file import GATES, Gate, read_gate, read_gates, write_gate
 from kdkit.core.evaluation.page.detail_sections import best_of_n
 
 

@@ -19,9 +19,9 @@ import kdkit
 from kdkit.core.contracts import Decoding
 from kdkit.core.data import load_index
 from kdkit.core.data.images import open_image
-from kdkit.core.evaluation.best_of_n.answer import AnswerRequest, answer_samples
-from kdkit.core.evaluation.best_of_n.decide import decide_gate
-from kdkit.core.evaluation.best_of_n.gate_file import Gate
+from kdkit.core.evaluation.answering.answer import AnswerRequest, answer_samples
+from kdkit.core.evaluation.answering.decide import decide_gate
+from kdkit.core.evaluation.answering.gate_file import Gate
 from kdkit.core.project.project import Project
 from kdkit.core.teachers.add import add_teacher
 from tests.conftest import Cli

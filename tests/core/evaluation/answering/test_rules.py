@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from kdkit.core.contracts import Sample
-from kdkit.core.evaluation.best_of_n.candidates import CandidateSet
-from kdkit.core.evaluation.best_of_n.names import AGREEMENT, NEAREST
-from kdkit.core.evaluation.best_of_n.rerank import Reranker
-from kdkit.core.evaluation.best_of_n.rules import MostAgreed, NearestText, rules_for
+from kdkit.core.evaluation.answering.candidates import CandidateSet
+from kdkit.core.evaluation.answering.names import AGREEMENT, NEAREST
+from kdkit.core.evaluation.answering.rerank import Reranker
+from kdkit.core.evaluation.answering.rules import MostAgreed, NearestText, rules_for
 from kdkit.plugins.answers.task import Answers
 
 PICTURE = Image.new("RGB", (4, 4), (255, 0, 0))
