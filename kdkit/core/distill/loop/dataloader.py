@@ -40,7 +40,8 @@ class DistillBatch:
         domain: (B,) of the global batch; ``captions`` likewise.
         seeds: (b,) int64, one for each sample of the shard, if the run alters its inputs.
         own: (b,) bool, samples of the shard with an answer of the student's own; None in a run without them.
-        name_samples: gives the ids of the global batch's samples, in its order.
+        name_samples: gives the ids of the global batch's samples, in its order; none where the loader has none. It
+            holds no tensor of the batch.
     """
 
     inputs: dict[str, Tensor]
@@ -57,10 +58,6 @@ class DistillBatch:
 
         moved = self._map(lambda x: x.to(device, non_blocking=True))
         return {part.name: getattr(moved, part.name) for part in fields(moved) if part.compare}
-
-    def sample_ids(self) -> list[str]:
-        """Ids of the global batch's samples, in its order; empty where the loader has none."""
-        return self.name_samples()
 
     def pin_memory(self) -> DistillBatch:
         """The same batch in page-locked memory, from which a GPU copies while it computes."""

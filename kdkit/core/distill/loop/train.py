@@ -76,9 +76,9 @@ class Advising(Protocol):
 
 @runtime_checkable
 class Named(Protocol):
-    """A batch that can name its samples."""
+    """A batch that can name its samples, by a function that does not hold the batch: skipped steps keep it."""
 
-    def sample_ids(self) -> list[str]: ...
+    name_samples: Callable[[], list[str]]
 
 
 def train(
@@ -171,7 +171,7 @@ def train(
                     training.backward(parts["loss"])
             if stopwatch is not None:
                 stopwatch.wait_for_others()
-            names = batch.sample_ids if isinstance(batch, Named) else list[str]
+            names = batch.name_samples if isinstance(batch, Named) else list[str]
             with part("optimizer"):
                 skipped = finite.judge(step, parts, training.clip(settings.clip_norm), inputs, names)
             last, stopping = step + 1 == settings.steps, stop.requested()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +92,13 @@ def test_ranks_gather_only_their_shard(tmp_path: Path, sharded: bool, one: bool)
     assert {name: sorted(rows) for name, rows in read.items()} == {
         name: sorted(rows * times[name]) for name, rows in everything.items()
     }
+
+
+def test_what_names_the_samples_does_not_keep_the_batch(tmp_path: Path) -> None:
+    """Steps wait for a reading of the device with their names, up to a hundred of them."""
+    first, *_ = Recording(tmp_path).batches()
+    named, tensors = first.name_samples, [weakref.ref(x) for x in (*first.inputs.values(), *first.weights.values())]
+    del first, _
+    gc.collect()
+    assert not [alive for alive in tensors if alive() is not None]
+    assert len(named()) == BATCH

@@ -48,7 +48,7 @@ class Poisoned(Loader):
         for step, batch in super().batches(start):
             if not (self._left_out and step in self._bad):
                 names = [f"s{step}-{row}" for row in range(BATCH)]
-                yield step, SimpleNamespace(to=batch.to, sample_ids=lambda names=names: names)
+                yield step, SimpleNamespace(to=batch.to, name_samples=lambda names=names: names)
 
     def _make(self, step: int) -> dict[str, Any]:
         made = super()._make(step)
