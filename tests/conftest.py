@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -38,6 +39,12 @@ settings.load_profile("kdkit")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole commands first: their long files would otherwise end the run on one of two processes."""
     items.sort(key=lambda item: not {"journeys", "cli"}.intersection(item.path.parts))
+
+
+def pytest_collection_finish() -> None:
+    """What collection imported stays until the end: collecting garbage need not look at it again (0.4 s each time)."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)
