@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Commands and tests start hundreds of processes: each would compile again what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test docs clean
 demo: $(VENV)/installed
