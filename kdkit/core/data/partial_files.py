@@ -262,7 +262,7 @@ class _Remote(io.RawIOBase):
         return len(content)
 
 
-def open_partial(state: Path, url: str, ending: str, find_parts: FindParts) -> PartialFiles:
+def open_partial(state: Path, url: str, ending: str, find_parts: FindParts, reporter: Reporter) -> PartialFiles:
     """The files behind a URL; none is fetched yet.
 
     Args:
@@ -270,6 +270,7 @@ def open_partial(state: Path, url: str, ending: str, find_parts: FindParts) -> P
         url: as of a data entry.
         ending: of the files in a folder.
         find_parts: of :attr:`SourceSpec.image_parts`.
+        reporter: receives what is waited for.
 
     Raises:
         KdkitError: as :func:`remote.fetch_data`.
@@ -278,14 +279,14 @@ def open_partial(state: Path, url: str, ending: str, find_parts: FindParts) -> P
     storage, folder = open_files(url), remote.folder_of(state, url, FOLDER)
     remote.refuse_links(folder, folder, beside(folder, RECORD))
     folder.mkdir(parents=True, exist_ok=True)
-    files = _find(storage, url, ending)
+    files = _find(storage, url, ending, reporter)
     remote.require_names(files)
     return PartialFiles(url, folder, storage, files, find_parts)
 
 
-def _find(storage: Files, url: str, ending: str) -> list[RemoteFile]:
+def _find(storage: Files, url: str, ending: str, reporter: Reporter) -> list[RemoteFile]:
     try:
-        return remote.find_patiently(storage, url, ending)
+        return remote.find_patiently(storage, url, ending, reporter)
     except Unavailable as error:
         raise remote.no_answer(url, str(error)) from None
 

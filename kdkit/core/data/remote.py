@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, takewhile
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -24,7 +25,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hashes import sha256_of
 from kdkit.core.base.locks import file_lock
 from kdkit.core.base.result import format_size
-from kdkit.core.contracts import Reporter, SourceSpec
+from kdkit.core.contracts import Reporter, Silent, SourceSpec
 from kdkit.core.data.remote_cache import LOCK, RECORD, beside, make_room, note_use
 from kdkit.core.data.remote_files import (
     Files,
@@ -45,6 +46,8 @@ FOLDER = "remote"
 PART = ".part"
 WAITS = (1.0, 4.0, 15.0)
 """Seconds before the next attempt; an attempt that got bytes starts the count again."""
+PATIENCE = 5.0
+"""Seconds after which a storage that has not answered is named."""
 POLL = 0.5
 """Seconds between two looks at the lock of another command."""
 _COMMIT = re.compile(r"hf://datasets/[^/@]+(/[^/@]+)?@[0-9a-f]{40}(/|$)")
@@ -140,11 +143,11 @@ def kept_file(state: Path, url: str, ending: str) -> Path | None:
     return folder / names[0] if len(names) == 1 else None
 
 
-def remote_size(url: str, ending: str) -> int:
+def remote_size(url: str, ending: str, reporter: Reporter | None = None) -> int:
     """Bytes of the file ``url``. Raises: KdkitError: as :func:`fetch_data`."""
     check_url(url)
     try:
-        return sum(file.size for file in find_patiently(open_files(url), url, ending))
+        return sum(file.size for file in find_patiently(open_files(url), url, ending, reporter or Silent()))
     except Unavailable as error:
         raise no_answer(url, str(error)) from None
 
@@ -171,7 +174,7 @@ def _alone(folder: Path, url: str, reporter: Reporter) -> Iterator[None]:
 def _find(storage: Files, url: str, ending: str, folder: Path, reporter: Reporter) -> list[RemoteFile] | None:
     """What the storage has; None if it does not answer and all files of the last time are here."""
     try:
-        files = find_patiently(storage, url, ending)
+        files = find_patiently(storage, url, ending, reporter)
     except Unavailable as error:
         if (known := _read_record(folder)) and all((folder / name).is_file() for name in known):
             reporter.warn(f"{without_query(url)} does not answer ({error}): the files fetched before are used")
@@ -181,17 +184,24 @@ def _find(storage: Files, url: str, ending: str, folder: Path, reporter: Reporte
     return files
 
 
-def find_patiently(storage: Files, url: str, ending: str) -> list[RemoteFile]:
-    """As :meth:`Files.find`; tried again until the last of :data:`WAITS`."""
-    for wait in WAITS:
+def find_patiently(storage: Files, url: str, ending: str, reporter: Reporter) -> list[RemoteFile]:
+    """As :meth:`Files.find`; tried again until the last of :data:`WAITS`. Says what it waits for."""
+    slow = Timer(PATIENCE, reporter.say, (f"waiting for an answer of {without_query(url)}",))
+    slow.daemon = True
+    slow.start()
+    try:
+        for wait in WAITS:
+            try:
+                return storage.find(url, ending)
+            except Unavailable as error:
+                reporter.say(f"{without_query(url)}: {error}; asked again in {wait:.0f} s")
+                time.sleep(wait)
         try:
             return storage.find(url, ending)
-        except Unavailable:
-            time.sleep(wait)
-    try:
-        return storage.find(url, ending)
-    except Unavailable as error:
-        raise Unavailable(f"{error}; asked {len(WAITS) + 1} times") from None
+        except Unavailable as error:
+            raise Unavailable(f"{error}; asked {len(WAITS) + 1} times") from None
+    finally:
+        slow.cancel()
 
 
 def _differences(
@@ -228,7 +238,7 @@ def _update(
         known.pop(name)
     done = 0
     for file in todo:
-        _fetch(storage, file, folder)
+        _fetch(storage, file, folder, reporter)
         known[file.name] = file.stamp
         write_atomically(beside(folder, RECORD), json.dumps(known).encode())
         done += file.size
@@ -260,7 +270,7 @@ def require_space(folder: Path, missing: int) -> None:
         )
 
 
-def _fetch(storage: Files, file: RemoteFile, folder: Path) -> None:
+def _fetch(storage: Files, file: RemoteFile, folder: Path, reporter: Reporter) -> None:
     """Fetch one file into ``folder``, from where an earlier attempt stopped if it has not changed since."""
     path = folder / file.name
     part, mark = path.with_name(path.name + PART), path.with_name(path.name + PART + ".stamp")
@@ -288,6 +298,7 @@ def _fetch(storage: Files, file: RemoteFile, folder: Path) -> None:
                 target.flush()
                 if not waits:
                     raise no_answer(file.url, f"{error}; {format_size(target.tell())} are kept") from None
+                reporter.say(f"{without_query(file.url)}: {error}; asked again in {waits[0]:.0f} s")
                 time.sleep(waits.pop(0))
         target.flush()
         os.fsync(target.fileno())

@@ -13,6 +13,7 @@ from kdkit.core.distill.loop.distributed import peer_errors, require_same
 from kdkit.core.distill.loop.launcher import launched_sharding
 from kdkit.core.distill.loop.tracking import require_trackers
 from kdkit.core.distill.options import Options
+from kdkit.core.distill.plan.joint_extraction import main_process_first
 from kdkit.core.distill.prepare import Prepared, prepare
 from kdkit.core.distill.promotion import Outcome, judge_again, promote
 from kdkit.core.distill.stages import train_stages
@@ -34,7 +35,7 @@ def distill(project: Project, options: Options, *, reporter: Reporter | None = N
 
     A plan that has made a version already makes no second one, unless ``options.restart`` is set.
 
-    With ``torchrun`` or ``accelerate launch`` every process calls this. The main process extracts, evaluates and
+    With ``torchrun`` or ``accelerate launch`` every process calls this. All extract; the main process evaluates and
     writes, and only there the result is not None.
 
     Raises:
@@ -49,7 +50,7 @@ def distill(project: Project, options: Options, *, reporter: Reporter | None = N
         reporter.warn("--shard changes nothing in one process: add --gpus N")
     with peer_errors():
         require_same(lambda: {"registry": project.registry.model_dump_json()})
-        with accelerator.main_process_first():
+        with main_process_first(project, str(accelerator.device)):
             if not options.from_current:
                 project = with_initial_weights(project, reporter)
             prepared = prepare(project, options, reporter, str(accelerator.device))

@@ -23,6 +23,7 @@ from kdkit.core.distill.loop.train import train
 from kdkit.core.distill.model.build import Build, build
 from kdkit.core.distill.model.previous_version import FOLDER
 from kdkit.core.distill.options import Options
+from kdkit.core.distill.plan.joint_extraction import main_process_first
 from kdkit.core.distill.prepare import Prepared, prepare
 from kdkit.core.teachers.initial_weights import require_initial_weights
 
@@ -42,7 +43,7 @@ def prepared_to_try(
         KdkitError: initial weights of the student are not here, before anything is extracted; as :func:`prepare`.
     """
     with peer_errors():
-        with accelerator.main_process_first():
+        with main_process_first(project, str(accelerator.device)):
             if not options.from_current:
                 require_initial_weights(project, reporter)
             prepared = prepare(project, options, reporter, str(accelerator.device))

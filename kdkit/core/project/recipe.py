@@ -56,6 +56,18 @@ class SamplingPart(Part):
     """``together``: turns of a conversation follow each other, so that a batch has them together, and a student that
     answers computes their image and text once. ``apart``: each sample is drawn for itself, for more variety in a
     batch."""
+    order: Literal["random", "blocks"] = "random"
+    """``blocks``: neighbors in the data are drawn in neighboring steps, so that features and images on a slow disk are
+    read block by block."""
+    ranges: Annotated[int, Field(ge=1)] = 1
+    """Each fills an equal share of a batch from its own range of the data. Processes whose number divides it read
+    disjoint ranges."""
+
+    @model_validator(mode="after")
+    def _mixed_in_each_range(self) -> SamplingPart:
+        if self.ranges > 1 and self.domains_per_batch is not None:
+            raise ValueError("'domains_per_batch' chooses domains for a whole batch: with it, 'ranges' is 1")
+        return self
 
 
 class OptimizerPart(Part):

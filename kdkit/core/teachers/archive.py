@@ -39,7 +39,7 @@ class RemoteArchive(NamedTuple):
     kept: int
 
 
-def find_archive(source: Source, state: Path, *, offline: bool) -> RemoteArchive:
+def find_archive(source: Source, state: Path, *, offline: bool, reporter: Reporter | None = None) -> RemoteArchive:
     """Size of an archive, as its server says.
 
     Raises:
@@ -49,7 +49,7 @@ def find_archive(source: Source, state: Path, *, offline: bool) -> RemoteArchive
     if offline:
         size = _require_kept(source, kept).stat().st_size
         return RemoteArchive(size, size)
-    size = remote_size(source.place, ENDING)
+    size = remote_size(source.place, ENDING, reporter)
     _require_small(source, "the archive", size)
     return RemoteArchive(size, size if kept is not None and kept.stat().st_size == size else 0)
 
@@ -69,7 +69,7 @@ def fetch_archive(source: Source, state: Path, reporter: Reporter, *, offline: b
     if offline:
         path = _require_kept(source, kept_file(state, source.place, ENDING))
     else:
-        find_archive(source, state, offline=False)
+        find_archive(source, state, offline=False, reporter=reporter)
         path = fetch_data(state, source.place, ENDING, reporter, -(-LIMIT // 2**30))
     found = sha256_of(path)
     if source.revision is not None and found != source.revision:

@@ -67,16 +67,6 @@ class HubQuestions(HfDataset):
         """Samples one by one: a question is more than a row's columns."""
         return RowReader.__iter__(self)
 
-    def _sample_or_skipped(
-        self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None
-    ) -> Sample | Skipped:
-        try:
-            return self._sample(row, where, root, fractions)
-        except KdkitError as error:
-            if not self.skip_broken:
-                raise
-            return Skipped("broken records", error.where or where, error.what, level="warning")
-
     def _sample(self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None) -> Sample:
         image, name = self._image(row, root, where)
         group = self._optional(row, "group", where)

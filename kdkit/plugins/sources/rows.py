@@ -71,6 +71,8 @@ class RowReader:
     label_separator: str | None = None
     no_finding: tuple[str, ...] | list[str] = NO_FINDING
 
+    skip_broken = False  # an option of some sources
+
     def __post_init__(self) -> None:
         where = str(self.location)
         for name in self.columns:
@@ -135,7 +137,12 @@ class RowReader:
     def _sample_or_skipped(
         self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None
     ) -> Sample | Skipped:
-        return self._sample(row, where, root, fractions)
+        try:
+            return self._sample(row, where, root, fractions)
+        except KdkitError as error:
+            if not self.skip_broken:
+                raise
+            return Skipped(f"broken samples ({error.what})", where, level="warning")
 
     def _sample(self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None) -> Sample:
         own_id = None if self._has_no_id(row) else self._required(row, "id", where)

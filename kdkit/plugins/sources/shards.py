@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kdkit.core.base.errors import ExitCode, KdkitError
-from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, ImageRef, Sample, Skipped
-from kdkit.plugins.sources.fields import Fractions
+from kdkit.core.contracts import USUAL_SPLITS, ImageLocation, ImageRef, Skipped
 from kdkit.plugins.sources.rows import RowReader
 from kdkit.plugins.sources.tree import walk_files
 
@@ -111,16 +110,6 @@ class ShardedRows(RowReader):
         if isinstance(found, ImageLocation):
             return found, str(row[self.KEY])
         return super()._image(row, root, where)
-
-    def _sample_or_skipped(
-        self, row: Mapping[str, Any], where: str, root: Path, fractions: Fractions | None
-    ) -> Sample | Skipped:
-        try:
-            return self._sample(row, where, root, fractions)
-        except KdkitError as error:
-            if not self.skip_broken:
-                raise
-            return Skipped(f"broken samples ({error.what})", where, level="warning")
 
     def _optional(self, row: Mapping[str, Any], name: str, where: str) -> str | None:
         """As of all rows; a label that is a number becomes its name."""

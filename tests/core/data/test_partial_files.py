@@ -30,7 +30,7 @@ def table(folder: Path, first: int = 0) -> bytes:
 
 
 def opened(folder: Path, url: str) -> PartialFiles:
-    found = open_partial(folder, url, ".parquet", image_parts)
+    found = open_partial(folder, url, ".parquet", image_parts, Silent())
     found.fetch_texts(Silent())
     return found
 

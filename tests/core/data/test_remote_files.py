@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ import fsspec
 import pytest
 from huggingface_hub import HfFileSystem, constants
 
+from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index, remote, remote_files
 from kdkit.core.data.images import open_image
 from kdkit.core.data.index import SampleIndex
@@ -65,6 +67,35 @@ def test_a_url_of_the_hub_names_a_commit_and_no_program(tmp_path: Path, monkeypa
         assert len(read(tmp_path, f"hf://datasets/lab/scans@{commit}")) == 3
         with raises_error("KD-DATA-225", mentions=("program", "refs/convert/parquet")):
             read(tmp_path, f"hf://datasets/lab/old@{hub.head('lab/old', kind='dataset').oid}")
+
+
+class Slow:
+    """A storage that does not answer."""
+
+    def find(self, url: str, ending: str) -> list[remote_files.RemoteFile]:
+        assert (url, ending) == ("https://host/a.tar", ".tar")
+        time.sleep(0.05)
+        raise remote_files.Unavailable("ReadTimeout")
+
+
+class Said(Silent):
+    """A reporter that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_a_slow_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "WAITS", (0.0,))
+    monkeypatch.setattr(remote, "PATIENCE", 0.01)
+    said = Said()
+    with pytest.raises(remote_files.Unavailable, match="asked 2 times"):
+        remote.find_patiently(Slow(), "https://host/a.tar", ".tar", said)  # type: ignore[arg-type]
+    assert [line for line in said.lines if "host/a.tar" in line] == said.lines
+    assert ["waiting" in line for line in said.lines] == [True, False]
 
 
 def read(folder: Path, url: str) -> SampleIndex:

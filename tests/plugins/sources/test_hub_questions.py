@@ -59,7 +59,9 @@ def test_broken_rows(tmp_path: Path) -> None:
     with raises_error("KD-SRC-034", mentions=("answer",)):
         read("hub-questions", path, modality="ct")
     found = read_all("hub-questions", path, modality="ct", skip_broken=True)
-    assert [one.what for one in found if isinstance(one, Skipped)] == ["broken records"] * 2
+    kinds = [one.what for one in found if isinstance(one, Skipped)]
+    assert len(kinds) == 2
+    assert all(kind.startswith("broken samples (") for kind in kinds)
     assert [one.text for one in found if isinstance(one, Sample)] == ["yes", "no", *"abcd"]
 
 

@@ -27,6 +27,7 @@ from kdkit.core.data.entries import LoadedEntry, Locate, read_entry
 from kdkit.core.data.partial_files import PartialFiles, PartOf, open_partial
 from kdkit.core.data.remote import location_of, require_commit
 from kdkit.core.data.remote_files import is_url
+from kdkit.core.data.shards.manifest import read_manifest
 from kdkit.core.data.shards.members import decodes_itself
 from kdkit.core.data.shards.read_back import require_unchanged
 from kdkit.core.data.shards.request import ShardRequest, described
@@ -201,7 +202,7 @@ def open_rows(project: Project, number: int, request: ShardRequest, reporter: Re
         if spec.remote_pinned:
             require_commit(entry.path)
         with _in_registry(project, number):
-            partial = open_partial(project.state, entry.path, spec.remote_ending, resolve(spec.image_parts))
+            partial = open_partial(project.state, entry.path, spec.remote_ending, resolve(spec.image_parts), reporter)
             partial.fetch_texts(reporter)
         locate = partial.locate
     elif not is_url(entry.path):
@@ -250,6 +251,15 @@ def _require_holdable(opened: OpenedRows) -> None:
 
 def _require_outside(to: Path, data: Path) -> None:
     """Raises: KdkitError when the shards would become part of the data that they are made of."""
+    if os.path.realpath(to) == os.path.realpath(data) and (manifest := read_manifest(to)) and manifest.complete:
+        raise KdkitError(
+            "KD-DATA-631",
+            "the data entry reads these shards already",
+            where=str(to),
+            why=f"they are complete, with {manifest.rows} samples",
+            fix="nothing is left to do; to write them once more, name another folder by --to",
+            code=ExitCode.FOUND,
+        )
     if Path(os.path.realpath(to)).is_relative_to(os.path.realpath(data)):
         fix = "name a folder outside of it by --to"
         raise KdkitError("KD-SRC-513", "shards would be written into the data themselves", where=str(to),

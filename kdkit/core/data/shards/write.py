@@ -65,13 +65,14 @@ def write_shards(project: Project, request: ShardRequest, reporter: Reporter) ->
     with system_errors(str(request.to)), _alone(project, request.to):
         opened = open_rows(project, number, request, reporter)
         made_of = opened.made_of()
-        manifest = open_manifest(request.to, made_of, skipped_kinds(opened))
-        if not manifest.complete:
-            _require_room(opened, manifest, reporter)
-            _Writer(project, opened, manifest, reporter).write()
-            opened.require_same(made_of)
-            manifest.complete = True
-            manifest.save(request.to)
+        with _folder_alone(request.to):
+            manifest = open_manifest(request.to, made_of, skipped_kinds(opened))
+            if not manifest.complete:
+                _require_room(opened, manifest, reporter)
+                _Writer(project, opened, manifest, reporter).write()
+                opened.require_same(made_of)
+                manifest.complete = True
+                manifest.save(request.to)
         if opened.partial is not None:
             opened.partial.remove()
         if request.replace:
@@ -92,6 +93,10 @@ def _require_room(opened: OpenedRows, manifest: Manifest, reporter: Reporter) ->
     require_space(opened.request.to, max(0, plan.size + parts - written))
     if manifest.shards:
         reporter.say(f"continuing after {len(manifest.shards)} shards, {manifest.end} of {plan.chosen} samples")
+
+
+LOCK = ".shards.busy"
+"""In the folder of the shards, while a command writes there."""
 
 
 @dataclass
@@ -189,6 +194,33 @@ def _alone(project: Project, to: Path) -> Iterator[None]:
                 code=ExitCode.FOUND,
             )
         yield
+
+
+@contextmanager
+def _folder_alone(to: Path) -> Iterator[None]:
+    """One command writes into a folder, also of several projects.
+
+    Raises:
+        KdkitError: another one does.
+    """
+    if to.exists() and not to.is_dir():  # refused by its manifest
+        yield
+        return
+    to.mkdir(parents=True, exist_ok=True)
+    path = to / LOCK
+    with file_lock(path) as mine:
+        if mine is False:
+            raise KdkitError(
+                "KD-DATA-632",
+                "another command writes shards into this folder",
+                where=str(to),
+                fix="wait for it to end, or name another folder by --to",
+                code=ExitCode.FOUND,
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _unreadable(sample: Sample, why: str) -> KdkitError:

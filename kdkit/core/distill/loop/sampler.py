@@ -9,6 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdkit.core.distill.plan.types import Indices, Plan, SamplePool, first_of_each
+from kdkit.core.features.store.shard import BLOCK_ROWS
+
+MIXED_BLOCKS, MIXED_BATCHES = 64, 8
+"""Blocks of the store that a batch is drawn from, at least: of 512 samples, and as many as so many batches fill."""
 
 
 class BatchSampler:
@@ -16,6 +20,10 @@ class BatchSampler:
 
     Every domain of a pool is an endless stream of its own permutations; a step takes the next samples. How many it
     takes from each domain is drawn in advance for all steps, so the batch of any step can be computed alone.
+
+    With ``ranges`` of the pools, a batch is that of several such samplers, one after the other, each with its own range
+    of every domain. Processes whose number divides the ranges then read disjoint rows, and batches are the same for any
+    number of processes. A range without a sample of a pool draws from all of the pool.
 
     Example:
         >>> pool = SamplePool(indices=np.arange(6), domain=np.array([0, 0, 0, 0, 1, 1]))
@@ -26,12 +34,15 @@ class BatchSampler:
 
     def __init__(self, pools: Sequence[SamplePool], *, batch_size: int, steps: int, seed: int) -> None:
         self.batch_size, self.steps = batch_size, steps
-        sizes = split_batch([pool.share for pool in pools], batch_size)
-        self._streams = [
-            _PoolStream(pool, size, steps, seed=seed, number=number)
-            for number, (pool, size) in enumerate(zip(pools, sizes, strict=True))
-            if size
-        ]
+        parts = list(zip(*(_cut(pool) for pool in pools), strict=True))
+        self._streams: list[_PoolStream] = []
+        for number, (part, of_part) in enumerate(zip(parts, split_batch([1.0] * len(parts), batch_size), strict=True)):
+            sizes = split_batch([pool.share for pool in pools], of_part)
+            self._streams += [
+                _PoolStream(pool, size, steps, seed=seed, number=number * len(pools) + place)
+                for place, (pool, size) in enumerate(zip(part, sizes, strict=True))
+                if size
+            ]
 
     def __len__(self) -> int:
         return self.steps
@@ -80,6 +91,32 @@ def use_of_domains(plan: Plan) -> dict[str, DomainUse]:
     }
 
 
+def _cut(pool: SamplePool) -> list[SamplePool]:
+    """The pool of each of its ranges."""
+    if pool.ranges == 1:
+        return [pool]
+    ranges = pool.range_of_each()
+    parts = [pool.part(ranges == number, pool.share) for number in range(pool.ranges)]
+    return [part if len(part.indices) else pool for part in parts]
+
+
+def mix_blocks(blocks: Indices, mixed: int, rng: np.random.Generator) -> Indices:
+    """Places in random order, in which samples of one block come near each other.
+
+    The blocks are in random order on a circle, and each sample is up to ``mixed`` blocks behind the beginning of its
+    own. So about ``mixed`` blocks are read at a time, each once, and a new one begins whenever a block is used up.
+    ``mixed`` blocks or fewer are in uniformly random order.
+
+    Args:
+        blocks: (N,) number of each sample's block.
+    """
+    numbers, block = np.unique(blocks, return_inverse=True)
+    count = len(numbers)
+    place = rng.permutation(count)[block] + rng.random(len(block)) * min(mixed, count)
+    order: Indices = np.argsort(place % count, kind="stable")
+    return order
+
+
 def split_batch(shares: Sequence[float], batch_size: int) -> list[int]:
     """Whole numbers that sum to ``batch_size``, as near to the shares as possible (largest remainder).
 
@@ -97,6 +134,7 @@ def split_batch(shares: Sequence[float], batch_size: int) -> list[int]:
 class _PoolStream:
     def __init__(self, pool: SamplePool, size: int, steps: int, *, seed: int, number: int) -> None:
         self._seed, self._number = seed, number
+        self._mixed = max(MIXED_BLOCKS, -(-MIXED_BATCHES * size // BLOCK_ROWS)) if pool.blocks else 0
         domains = np.unique(pool.domain)
         self._domains: list[int] = domains.tolist()
         self._members = [pool.indices[pool.domain == domain] for domain in domains]
@@ -137,8 +175,8 @@ class _PoolStream:
     def _slice(self, domain: int, start: int, end: int) -> Indices:
         length = self._lengths[domain]
         first, last = start // length, (end - 1) // length
-        stream = np.concatenate([self._permutation(domain, epoch) for epoch in range(first, last + 1)])
-        return stream[start - first * length : end - first * length]
+        passes = [(self._permutation(domain, epoch), epoch * length) for epoch in range(first, last + 1)]
+        return np.concatenate([order[max(0, start - begun) : end - begun] for order, begun in passes])
 
     def _permutation(self, domain: int, epoch: int) -> Indices:
         key = (domain, epoch)
@@ -152,7 +190,11 @@ class _PoolStream:
     def _order(self, domain: int, rng: np.random.Generator) -> Indices:
         """Places of one pass in random order: one caption of each image, and no more of a group than it may have; turns
         of a conversation at the place of its first one, if the pool has conversations."""
-        order: Indices = rng.permutation(len(self._members[domain]))
+        order: Indices
+        if self._mixed:
+            order = mix_blocks(self._members[domain] // BLOCK_ROWS, self._mixed, rng)
+        else:
+            order = rng.permutation(len(self._members[domain]))
         for numbers, most in self._limits[domain]:
             order = first_of_each(order, np.zeros_like(numbers), numbers, most)
         turns = self._turns[domain]

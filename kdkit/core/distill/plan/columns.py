@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.data.prompts import project_prompts
+from kdkit.core.distill.plan.joint_extraction import extract_jointly
 from kdkit.core.features import Column, FeatureStore
-from kdkit.core.features.extract.extraction import LIVE_FIX, extract, usable_device
+from kdkit.core.features.extract.extraction import LIVE_FIX, usable_device
 from kdkit.core.features.extract.missing import find_missing, live_devices, without_imported
 from kdkit.core.features.extract.unreadable import report_unreadable
 from kdkit.core.project.registry.chosen import chosen_teacher
@@ -61,17 +62,7 @@ def complete_columns(
         opened += [teacher] if teacher is not None else []
     if opened:
         before(opened)
-        devices = {name: project.registry.teachers[name].device or device for name in live}
-        extract(
-            store,
-            opened,
-            index,
-            prompts=prompts,
-            live=devices,
-            device=device,
-            reporter=reporter,
-            again=missing.again,
-        )
+        extract_jointly(project, opened, index, missing, device=device, reporter=reporter)
     columns = {name: store.column(name, fingerprint) for name, fingerprint in fingerprints.items()}
     report_unreadable(columns.values(), index, reporter)
     return columns

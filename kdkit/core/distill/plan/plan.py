@@ -212,7 +212,19 @@ def _all_samples(recipe: Recipe, inventory: TeachingInventory, train: Indices) -
     domain = inventory.index.domain_index[train]
     power, mixed = sampling.domain_power, sampling.domains_per_batch
     turns = number_turns(recipe, inventory.index, train)
-    return SamplePool(train, domain, 1.0, power, mixed, group, sampling.max_per_group, image, turns)
+    return SamplePool(
+        train,
+        domain,
+        1.0,
+        power,
+        mixed,
+        group,
+        sampling.max_per_group,
+        image,
+        turns,
+        blocks=sampling.order == "blocks",
+        ranges=sampling.ranges,
+    )
 
 
 def number_turns(recipe: Recipe, index: SampleIndex, rows: Indices) -> Indices | None:

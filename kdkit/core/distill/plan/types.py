@@ -36,6 +36,8 @@ class SamplePool:
             no image has several captions.
         conversation: equal numbers for the turns of one conversation, same length, which follow each other in a pass;
             None to mix them.
+        blocks: neighbors in the index are drawn in neighboring steps, so that a store is read block by block.
+        ranges: each fills an equal share of a batch, in order, from its own range of the rows of every domain.
     """
 
     indices: Indices
@@ -47,6 +49,22 @@ class SamplePool:
     max_per_group: int | None = None
     image: Indices | None = None
     conversation: Indices | None = None
+    blocks: bool = False
+    ranges: int = 1
+
+    def range_of_each(self) -> Indices:
+        """The range of each sample, in [0, ranges); samples of one group, image or conversation share one."""
+        found = np.empty(len(self.indices), dtype=np.int64)
+        for domain in np.unique(self.domain):
+            members = np.flatnonzero(self.domain == domain)
+            members = members[np.argsort(self.indices[members], kind="stable")]
+            found[members] = np.arange(len(members)) * self.ranges // len(members)
+        for numbers in (self.conversation, *(numbers for numbers, _ in self.limits)):
+            if numbers is not None:
+                pairs = np.stack([self.domain, numbers])
+                _, first, which = np.unique(pairs, axis=1, return_index=True, return_inverse=True)
+                found = found[first[which.reshape(-1)]]
+        return found
 
     @property
     def limits(self) -> list[tuple[Indices, int]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.features.extract.workers import WorkerRecord, Workers
 
@@ -18,13 +19,16 @@ _CLAIM = ".claim"
 class Claims:
     """The claims of one worker.
 
+    Args:
+        one_run: the workers are the processes of one run: if one ends early, the others end too.
+
     Attributes:
         own: names of the blocks that it works on.
         failed: names of blocks that another worker failed on, which are worth trying last.
     """
 
-    def __init__(self, workers: Workers, reporter: Reporter) -> None:
-        self.workers, self._reporter = workers, reporter
+    def __init__(self, workers: Workers, reporter: Reporter, *, one_run: bool = False) -> None:
+        self.workers, self._reporter, self._one_run = workers, reporter, one_run
         self.own: set[str] = set()
         self.failed: set[str] = set()
         self._reported: set[str] = set()
@@ -58,8 +62,15 @@ class Claims:
                 self.release(name)
 
     def free_abandoned(self) -> list[WorkerRecord]:
-        """Remove the claims of workers that no longer live, and report how these ended; returns the living ones."""
+        """Remove the claims of workers that no longer live, and report how these ended; returns the living ones.
+
+        Raises:
+            KdkitError: a worker of the same run has ended early.
+        """
         others = self.workers.others()
+        for other in others if self._one_run else ():
+            if self.workers.ended_early(other):
+                raise _lost(other)
         living = [other for other in others if self.workers.lives(other)]
         ids = {self.workers.id, *(other.id for other in living)}
         for path in self.workers.folder.glob(f"*{_CLAIM}"):
@@ -73,3 +84,13 @@ class Claims:
                 how = f"ended with an error: {other.error}" if other.error else "was killed, or hangs"
                 self._reporter.warn(f"worker {other.name} {how}; the other workers compute its blocks")
         return living
+
+
+def _lost(other: WorkerRecord) -> KdkitError:
+    return KdkitError(
+        "KD-FEAT-630",
+        f"process {other.name} of this run has ended during the extraction",
+        why=other.error or "it was killed",
+        fix="read the message of that process; the same command continues",
+        code=ExitCode.MISSING,
+    )

@@ -87,6 +87,7 @@ def extract(
     again: Mask | None = None,
     resume: bool = True,
     shared: bool = False,
+    one_run: bool = False,
 ) -> tuple[Extracted, ...]:
     """Store the signals of all samples that the teachers' columns lack, and features of ``prompts``.
 
@@ -110,17 +111,20 @@ def extract(
         resume: finish interrupted shards; False for an index of a part of the samples, which lacks some of theirs.
         shared: other processes may do the same at the same time. Each computes what no other one has claimed, and
             returns when all is stored; counts of rows include theirs.
+        one_run: with ``shared``: all of them are processes of one run, and each ends when another one has ended early.
 
     Raises:
         KdkitError: no such device; a full disk; an answer that a teacher refuses; NaN in a signal (naming the sample);
             unreadable images, once all others are stored, unless their data entry skips them; a ``shared`` worker with
-            other samples, batch size or fingerprints.
+            other samples, batch size or fingerprints; of ``one_run``, another process that has ended early.
     """
     reporter, live = reporter or Silent(), live or {}
     threads = workers or min(16, usable_processors())
     _place_models(teachers, live, device)
     with ExitStack() as stack:
-        claims = stack.enter_context(_joined(store, teachers, index, batch_size, reporter)) if shared else None
+        claims: Claims | None = None
+        if shared:
+            claims = stack.enter_context(_joined(store, teachers, index, batch_size, reporter, one_run))
         with claims.workers.planning() if claims else nullcontext():
             begun = _begin(store, teachers, index, prompts, live, batch_size, again, resume, reporter)
             blocks = begun.blocks(block_rows) if claims else []
@@ -145,7 +149,12 @@ def extract(
 
 @contextmanager
 def _joined(
-    store: FeatureStore, teachers: Sequence[OpenTeacher], index: SampleIndex, batch_size: int, reporter: Reporter
+    store: FeatureStore,
+    teachers: Sequence[OpenTeacher],
+    index: SampleIndex,
+    batch_size: int,
+    reporter: Reporter,
+    one_run: bool,
 ) -> Iterator[Claims]:
     """This process among the workers of the store."""
     settings = {
@@ -155,7 +164,7 @@ def _joined(
         **{f"fingerprint of teacher '{teacher.name}'": teacher.fingerprint[:12] for teacher in teachers},
     }
     with Workers(store.root / FOLDER, settings) as workers:
-        yield Claims(workers, reporter)
+        yield Claims(workers, reporter, one_run=one_run)
 
 
 def _place_models(teachers: Sequence[OpenTeacher], live: Mapping[str, str], device: str) -> None:

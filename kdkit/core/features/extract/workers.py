@@ -205,20 +205,26 @@ class Workers:
 
     def lives(self, other: WorkerRecord) -> bool:
         """Whether a worker holds its lock, or made progress within the lease; one without locks counts by progress."""
-        if other.error:
+        if self._is_over(other):
             return False
-        path = self.folder / f"{other.id}{_BUSY}"
-        if not path.exists():
-            return False
-        with file_lock(path) as free:
-            if free or (free is None and _has_ended(other)):
-                return False
         now = self._clock()
         beats, since = self._seen.setdefault(other.id, (other.beats, now))
         if beats != other.beats:
             self._seen[other.id] = other.beats, now
             return True
         return now - since < max(self._lease, 5 * other.longest)
+
+    def ended_early(self, other: WorkerRecord) -> bool:
+        """Whether a worker ended by an error or a signal; one that left has taken its record with it."""
+        return self._is_over(other) and (self.folder / f"{other.id}{_RECORD}").exists()
+
+    def _is_over(self, other: WorkerRecord) -> bool:
+        """Whether a worker told an error, or no longer has its lock."""
+        path = self.folder / f"{other.id}{_BUSY}"
+        if other.error or not path.exists():
+            return True
+        with file_lock(path) as free:
+            return bool(free or (free is None and _has_ended(other)))
 
     def _forget(self, other: WorkerRecord) -> None:
         for end in (_RECORD, _BUSY):

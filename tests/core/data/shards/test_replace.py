@@ -9,7 +9,7 @@ from typing import Any
 from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index
 from kdkit.core.data.entries import read_sources
-from kdkit.core.data.shards import ShardRequest, write_shards
+from kdkit.core.data.shards import ShardRequest, plan_shards, write_shards
 from kdkit.core.data.shards.plan import ShardReport
 from kdkit.core.project.project import Project
 from tests.core.data.projects import make_project, row, write_registry
@@ -31,6 +31,8 @@ def test_repeating_it_changes_nothing(tmp_path: Path) -> None:
     for entry in ("", "1", "shards", "data/samples.jsonl"):
         assert write(tmp_path, entry=entry, **options) == done
     assert (tmp_path / "registry.yaml").read_bytes() == registry
+    with raises_error("KD-DATA-631", mentions=("5 samples", "nothing is left to do")):
+        plan_shards(Project(tmp_path), ShardRequest(tmp_path / "shards", **options), Silent())
     with raises_error("KD-DATA-512", mentions=("other.jsonl",)):
         write(tmp_path, entry="data/other.jsonl", **options)
     with raises_error("KD-DATA-514", mentions=("options",)):

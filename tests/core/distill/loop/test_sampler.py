@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdkit.core.distill.loop import sampler
 from kdkit.core.distill.loop.sampler import BatchSampler, DomainUse, split_batch, use_of_domains
 from kdkit.core.distill.plan.types import SamplePool
+from kdkit.core.features.store.shard import BLOCK_ROWS
 
 
 def pool(sizes: list[int], offset: int = 0, **options: object) -> SamplePool:
@@ -166,3 +168,57 @@ def test_turns_of_a_conversation_follow_each_other() -> None:
     part = pool.part(np.arange(8) % 2 == 0, 0.5)
     assert part.conversation is not None
     assert part.conversation.tolist() == [0, 0, 1, 3]
+
+
+def test_blocks_are_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "MIXED_BLOCKS", 4)
+    monkeypatch.setattr(sampler, "MIXED_BATCHES", 0)
+    size = 40 * BLOCK_ROWS
+    schedule = BatchSampler([pool([size], blocks=True)], batch_size=128, steps=size // 128, seed=0)
+    batches = [schedule[step] for step in range(size // 128)]
+    order = np.concatenate(batches)
+    assert sorted(order) == list(range(size))
+    last_use: dict[int, int] = {}
+    visits = 0
+    for step, batch in enumerate(batches):
+        used = np.unique(batch // BLOCK_ROWS).tolist()
+        assert len(used) <= 4 + 2
+        visits += sum(step - last_use.get(block, -1000) > 12 for block in used)  # not in the last 12 steps: read again
+        last_use |= dict.fromkeys(used, step)
+    assert 40 <= visits <= 40 + 4 + 1  # those at the end of the circle are read twice
+    assert np.mean(np.abs(np.diff(order)) == 1) < 0.01  # and their samples are mixed
+
+
+def test_few_blocks_are_in_random_order() -> None:
+    order = sampler.mix_blocks(np.arange(4 * BLOCK_ROWS) // BLOCK_ROWS, 64, np.random.default_rng(0))
+    assert sorted(order) == list(range(4 * BLOCK_ROWS))
+    assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_processes_read_disjoint_ranges(world: int) -> None:
+    """The batches are the same for any number of processes, and each draws from its own part of every domain."""
+    cut = [pool([400, 80], ranges=4), pool([200], offset=480, share=0.5, ranges=4)]
+    schedule = BatchSampler(cut, batch_size=32, steps=60, seed=1)
+    seen: list[set[int]] = [set() for _ in range(world)]
+    for step in range(60):
+        for rank, rows in enumerate(np.split(schedule[step], world)):
+            seen[rank] |= set(rows.tolist())
+    assert sum(len(part) for part in seen) == len(set().union(*seen)) == 680
+    assert [sum(row < 400 for row in part) for part in seen] == [400 // world] * world
+    assert schedule[7].tolist() == BatchSampler(cut, batch_size=32, steps=9, seed=1)[7].tolist()
+
+
+def test_a_group_is_in_one_range() -> None:
+    groups = np.repeat(np.arange(30), 3)
+    cut = pool([90], group=groups, max_per_group=1, image=np.arange(90) // 2, ranges=4)
+    ranges = cut.range_of_each()
+    assert np.unique(ranges).tolist() == [0, 1, 2, 3]
+    assert all(len(np.unique(ranges[groups == number])) == 1 for number in range(30))
+    schedule = BatchSampler([cut], batch_size=4, steps=20, seed=0)
+    assert all(len(np.unique(groups[schedule[step]])) == 4 for step in range(20))
+
+
+def test_more_ranges_than_samples() -> None:
+    schedule = BatchSampler([pool([2], ranges=4)], batch_size=4, steps=3, seed=0)
+    assert all(set(schedule[step]) <= {0, 1} and len(schedule[step]) == 4 for step in range(3))
