@@ -38,6 +38,14 @@ ANSWERING_COMMANDS = (
     "correct --to corrected.jsonl --threshold 1 --corrector first",
     "pseudo-label --teacher first --to labels.jsonl",
 )
+RANK_COMMANDS = (
+    "add-teacher radio --from local:models/radio --license mit",
+    "2x features extract",
+    "add-teacher xr --from local:models/xr --license mit",
+    "2x distill --cpu --shard --checkpoint-every 0",
+    "data shards --rows-per-shard 10 --to ../shards",
+)
+"""``2x``: in two processes."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +55,13 @@ class Life:
     Attributes:
         make: writes the project into a new folder.
         needs_hub: some commands talk to the Hub.
+        block_rows: of the feature store; None for its own.
     """
 
     make: Callable[[Path], None]
     commands: tuple[str, ...]
     needs_hub: bool = False
+    block_rows: int | None = None
 
     def catalogue(self) -> Catalogue:
         """All plugins that the project needs."""
@@ -102,3 +112,4 @@ def make_answering(project: Path) -> None:
 
 ENCODERS = Life(make_encoders, COMMANDS, needs_hub=True)
 ANSWERING = Life(make_answering, ANSWERING_COMMANDS)
+RANKS = Life(make_toy, RANK_COMMANDS, block_rows=16)

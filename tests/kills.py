@@ -14,20 +14,23 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import tarfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
 import torch
 
+from kdkit.core.distill.plan import joint_extraction
+from kdkit.core.features.extract.extraction import extract
 from kdkit.core.plugin_system import discovery
 from tests.hub_process import HubProcess, hub_process
 from tests.killed_projects import Life
@@ -47,9 +50,10 @@ Tree = dict[str, str]
 
 @dataclass(frozen=True)
 class Step:
-    """A command with the state before it, and its uninterrupted run."""
+    """A command with the state before it, and its uninterrupted run; in ``processes`` at once."""
 
     words: tuple[str, ...]
+    processes: int
     before: Path
     operations: int
     seconds: float
@@ -71,6 +75,25 @@ class Trial:
     problem: str
 
 
+class Ran(NamedTuple):
+    """Exit codes of a command's processes, the operations of the one that is watched, and what all printed."""
+
+    codes: tuple[int, ...]
+    operations: int
+    output: str
+
+
+@contextmanager
+def _small_blocks(rows: int | None) -> Iterator[None]:
+    """Blocks of the store with few rows, so that several processes get some."""
+    if rows is None:
+        yield
+        return
+    defaults = cast(dict[str, Any], extract.__kwdefaults__)
+    with patch.dict(defaults, block_rows=rows), patch.object(joint_extraction, "BLOCK_ROWS", rows):
+        yield
+
+
 class Sweep:
     """Kills of the commands of a project, below ``folder``; to be closed after use."""
 
@@ -85,6 +108,7 @@ class Sweep:
                 self._hub = resources.enter_context(hub_process(folder / "hub", _digest))
                 resources.enter_context(remembered_stock_checks(folder / "checks"))
             life.make(self.place / "p")
+            resources.enter_context(_small_blocks(life.block_rows))
             self.steps = [self._step(number, command) for number, command in enumerate(life.commands)]
             self._resources = resources.pop_all()
 
@@ -93,11 +117,11 @@ class Sweep:
         self._resources.close()
 
     def kill(self, step: Step, random_state: random.Random, *, by_time: bool) -> Trial:
-        """Kill the command at a random operation or moment, and run it again."""
-        if by_time:
+        """Kill the command at a random operation or moment, and run it again; of several processes, a random one."""
+        if by_time or step.processes > 1:
             at = random_state.uniform(0, step.seconds)
             moment = f"{at:.2f} s of {step.seconds:.2f} s"
-            return self._trial(step, moment, after=at)
+            return self._trial(step, moment, after=at, victim=random_state.randrange(step.processes))
         operation = random_state.randint(1, step.operations)
         return self.kill_at(step, operation)
 
@@ -105,32 +129,40 @@ class Sweep:
         """Kill the command before one of its operations, and run it again."""
         return self._trial(step, f"operation {operation} of {step.operations}", operation=operation)
 
-    def _trial(self, step: Step, moment: str, *, operation: int = 0, after: float | None = None) -> Trial:
+    def _trial(
+        self, step: Step, moment: str, *, operation: int = 0, after: float | None = None, victim: int = 0
+    ) -> Trial:
         self._restore(step.before)
-        killed = self._run(step.words, operation, after)[0] == -signal.SIGKILL
-        code, _, output = self._run(step.words)
+        first = self._run(step.words, operation, after, processes=step.processes, victim=victim)
+        again = self._run(step.words, processes=step.processes)
         problem = _difference(step.after, self._state())
-        if code:
-            problem = f"exit code {code}: {' '.join(output.splitlines()[-3:])}; {problem}"
-        return Trial(" ".join(step.words), moment, killed, problem)
+        if code := next((code for code in again.codes if code), 0):
+            problem = f"exit code {code}: {' '.join(again.output.splitlines()[-3:])}; {problem}"
+        if -signal.SIGALRM in first.codes:
+            problem = f"another process did not end; {problem}"
+        if step.processes > 1:
+            moment = f"process {victim}, {moment}"
+        return Trial(" ".join(step.words), moment, first.codes[victim] == -signal.SIGKILL, problem)
 
     def _step(self, number: int, command: str) -> Step:
-        words, before = tuple(command.split()), self._folder / f"before-{number}"
+        words, before, processes = tuple(command.split()), self._folder / f"before-{number}", 1
+        if words[0] == "2x":
+            words, processes = words[1:], 2
         shutil.copytree(self.place, before)
         if self._hub is not None:
             self._hub.save(before.name)
-        operations, seconds = self._run_whole(words)
+        operations, seconds = self._run_whole(words, processes)
         if seconds > SLOW and self._hub is not None:  # the next time, the stock libraries are not asked again
             self._restore(before)
-            operations, seconds = self._run_whole(words)
-        return Step(words, before, operations, seconds, self._state())
+            operations, seconds = self._run_whole(words, processes)
+        return Step(words, processes, before, operations, seconds, self._state())
 
-    def _run_whole(self, words: Sequence[str]) -> tuple[int, float]:
+    def _run_whole(self, words: Sequence[str], processes: int) -> tuple[int, float]:
         """Operations and seconds of a command that must succeed."""
         begun = time.monotonic()
-        code, operations, output = self._run(words)
-        assert code == 0, output
-        return operations, time.monotonic() - begun
+        ran = self._run(words, processes=processes)
+        assert not any(ran.codes), ran.output
+        return ran.operations, time.monotonic() - begun
 
     def _restore(self, state: Path) -> None:
         shutil.rmtree(self.place)
@@ -142,28 +174,46 @@ class Sweep:
         """Files of the project and of its neighbors, and of the Hub's commits."""
         return tree(self.place) if self._hub is None else {**tree(self.place), **self._hub.files()}
 
-    def _run(self, words: Sequence[str], operation: int = 0, after: float | None = None) -> tuple[int, int, str]:
-        """Exit code, number of operations and output of a command."""
+    def _run(
+        self,
+        words: Sequence[str],
+        operation: int = 0,
+        after: float | None = None,
+        *,
+        processes: int = 1,
+        victim: int = 0,
+    ) -> Ran:
+        """Run a command; kill one of its processes."""
         log, count = self._folder / "log", self._folder / "count"
         count.write_text("0", encoding="utf-8")
-        pid = os.fork()
-        if not pid:
-            signal.alarm(LIMIT)
-            if self._hub is not None:
-                os.environ.update(self._hub.environment)
-            _become(words, self.place / "p", log, count, operation)
+        log.write_text("", encoding="utf-8")
+        of_rank = [dict(self._hub.environment) if self._hub is not None else {} for _ in range(processes)]
+        if processes > 1 and words[0] == "distill":  # as of torchrun
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+            for rank, environment in enumerate(of_rank):
+                environment |= {**place, "WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        pids = list[int]()
+        for rank, environment in enumerate(of_rank):
+            pids.append(os.fork())
+            if not pids[-1]:
+                signal.alarm(LIMIT)
+                os.environ.update(environment)
+                own = count if rank == victim else count.with_name(f"count-{rank}")
+                _become(words, self.place / "p", log, own, operation if rank == victim else 0)
         if after is not None:
             time.sleep(after)
-            os.kill(pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        return code, int(count.read_text(encoding="utf-8")), log.read_text(encoding="utf-8", errors="replace")
+            os.kill(pids[victim], signal.SIGKILL)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        output = log.read_text(encoding="utf-8", errors="replace")
+        return Ran(tuple(codes), int(count.read_text(encoding="utf-8")), output)
 
 
 def _become(words: Sequence[str], project: Path, log: Path, count: Path, kill_at: int) -> None:
     """Run a command in this process, a fork, and end it."""
     code: Any = 255
     try:
-        with open(log, "w", encoding="utf-8") as file:
+        with open(log, "a", encoding="utf-8") as file:
             for stream in (1, 2):
                 os.dup2(file.fileno(), stream)
         os.chdir(project)

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kdkit.core.base.locks import file_lock
 from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index
 from kdkit.core.data.entries import read_sources
 from kdkit.core.data.shards import ShardRequest, plan_shards, write_shards
 from kdkit.core.data.shards.plan import ShardReport
+from kdkit.core.data.shards.write import LOCK
 from kdkit.core.project.project import Project
 from tests.core.data.projects import make_project, row, write_registry
 from tests.errors import raises_error
@@ -96,3 +98,12 @@ def test_shards_leave_nothing_over_for_the_source(tmp_path: Path) -> None:
     (loaded,) = read_sources(Project(tmp_path))
     assert loaded.skipped == ()
     assert len(load_index(Project(tmp_path)).ids) == 3
+
+
+def test_one_command_writes_into_a_folder(tmp_path: Path) -> None:
+    make_project(tmp_path, [row(0)])
+    (tmp_path / "shards").mkdir()
+    with file_lock(tmp_path / "shards" / LOCK), raises_error("KD-DATA-632"):  # a command of another project
+        write(tmp_path)
+    assert write(tmp_path).written == 1
+    assert [path.suffix for path in sorted((tmp_path / "shards").iterdir())] == [".tar", ".json"]

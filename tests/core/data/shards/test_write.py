@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdkit.core.base.locks import file_lock
 from kdkit.core.contracts import Silent
 from kdkit.core.data import load_index
 from kdkit.core.data.images import open_image
@@ -20,7 +19,6 @@ from kdkit.core.data.index import SampleIndex
 from kdkit.core.data.locations import read_content
 from kdkit.core.data.shards import ShardRequest, plan_shards, write_shards
 from kdkit.core.data.shards.plan import ShardReport
-from kdkit.core.data.shards.write import LOCK
 from kdkit.core.project.project import Project
 from tests.conftest import Cli
 from tests.core.data.projects import make_project, row, write_registry
@@ -166,15 +164,6 @@ def test_what_shards_cannot_hold_is_refused(tmp_path: Path) -> None:
     write_registry(tmp_path, [{"source": "folder", "path": "images"}])
     with raises_error("KD-SRC-513"):
         write(tmp_path, "images/shards")
-
-
-def test_one_command_writes_into_a_folder(tmp_path: Path) -> None:
-    make_project(tmp_path, [row(0)])
-    (tmp_path / "shards").mkdir()
-    with file_lock(tmp_path / "shards" / LOCK), raises_error("KD-DATA-632"):  # a command of another project
-        write(tmp_path)
-    assert write(tmp_path).written == 1
-    assert [path.suffix for path in sorted((tmp_path / "shards").iterdir())] == [".tar", ".json"]
 
 
 def test_values_that_the_source_would_change_are_refused(tmp_path: Path) -> None:
