@@ -26,7 +26,7 @@ from typing import BinaryIO, cast
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.result import format_size
-from kdkit.core.contracts import ImageLocation, ImagePart, Reporter
+from kdkit.core.contracts import ImageLocation, ImagePart, Reporter, Silent
 from kdkit.core.data import remote
 from kdkit.core.data.remote_cache import RECORD, beside
 from kdkit.core.data.remote_files import (
@@ -179,7 +179,7 @@ class PartialFiles:
 
     def require_same(self) -> None:
         """Raises: KdkitError when the storage has other files than at the beginning, or does not answer."""
-        now = _find(self.storage, self.url, os.path.splitext(self.files[0].name)[1])
+        now = _find(self.storage, self.url, os.path.splitext(self.files[0].name)[1], Silent())
         stamps = [{file.name: file.stamp for file in files} for files in (self.files, now)]
         if stamps[0] != stamps[1]:
             changed = next(name for name in {**stamps[0], **stamps[1]} if stamps[0].get(name) != stamps[1].get(name))

@@ -19,6 +19,7 @@ from kdkit.core.distill.forecast.workload import Forecast
 from kdkit.core.distill.loop.accelerator import end_process_group, make_accelerator
 from kdkit.core.distill.loop.checkpoint import KEEP, SPARE_BYTES, space_warning
 from kdkit.core.distill.loop.checkpoint_state import checkpoint_bytes, task_tensors, trained_bytes
+from kdkit.core.distill.loop.dataloader import DistillBatch
 from kdkit.core.distill.loop.launcher import launched_sharding
 from kdkit.core.distill.loop.stored_inputs import stored_bytes
 from kdkit.core.distill.model.build import Build
@@ -145,6 +146,13 @@ def measure_cost(
     row_bytes = stored_bytes(cast(Student, prepared.student.student), first) if on_disk else 0
     few = min(TRIAL_STEPS, plan.settings.steps)
     targets_timer, steps_timer = _Timer(LABEL), _Timer("distill")
+    peaks = list[int]()
+
+    def inspect(made: Build, batch: DistillBatch) -> None:
+        peaks.append(peak_memory(accelerator.device))  # before the probe, which computes the whole batch at once
+        assert probe is not None
+        probe.inspect(made, batch)
+
     made = try_steps(
         state,
         prepared,
@@ -153,9 +161,9 @@ def measure_cost(
         targets=targets_timer,
         reporter=steps_timer,
         stopwatch=None if probe is None else probe.stopwatch,
-        inspect=None if probe is None else probe.inspect,
+        inspect=None if probe is None else inspect,
     )
-    reached = peak_memory(accelerator.device)
+    reached = peaks[0] if peaks else peak_memory(accelerator.device)
     held = held_bytes(made, inventory)
     cached = 0 if on_disk else made.inputs.expected_bytes(inventory.rows("train"))
     if not more:

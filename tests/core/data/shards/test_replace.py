@@ -27,7 +27,7 @@ def write(root: Path, **options: Any) -> ShardReport:
 def test_repeating_it_changes_nothing(tmp_path: Path) -> None:
     make_project(tmp_path, [row(i) for i in range(6)])
     (tmp_path / "data" / "4.png").unlink()
-    options = {"rows_per_shard": 4, "skip_unreadable": True}
+    options: dict[str, Any] = {"rows_per_shard": 4, "skip_unreadable": True}
     done, registry = write(tmp_path, **options), (tmp_path / "registry.yaml").read_bytes()
     assert (done.rows, done.written, done.replaced) == (6, 5, True)
     for entry in ("", "1", "shards", "data/samples.jsonl"):

@@ -64,7 +64,7 @@ def _features(project: Path) -> dict[str, bytes]:
 def _rank(rank: int, place: str) -> None:
     torch.set_num_threads(1)
     vars(workers)["_BEATS_EVERY"] = 0.0
-    joint_extraction.BLOCK_ROWS = 32
+    vars(joint_extraction)["BLOCK_ROWS"] = 32
     root = Path(place)
     if rank == 0:
         _prepare(root / "whole")
