@@ -28,14 +28,14 @@ class LocalEndpoint:
     """The running server.
 
     Attributes:
-        url: base address, for ``endpoint.json``.
+        url: base address, for ``endpoint.json``; ``model``: its name in replies.
         requests: received bodies; ``keys``: their ``Authorization`` headers.
         faults: for the next requests, one each.
         headers: of replies with a fault that is a status.
     """
 
     def __init__(self, answer: Callable[[Mapping[str, Any]], Reply]) -> None:
-        self.url = ""
+        self.url, self.model = "", "served"
         self.answer = answer
         self.requests: list[Mapping[str, Any]] = []
         self.keys: list[str | None] = []
@@ -63,7 +63,8 @@ class _Connection(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions":
             return self._reply(404, b'{"error": {"message": "no such route"}}')
         choices = [_choice(text, values, body) for text, values in self.endpoint.answer(body)]
-        return self._reply(200, json.dumps({"object": "chat.completion", "choices": choices}).encode())
+        reply = {"object": "chat.completion", "model": self.endpoint.model, "choices": choices}
+        return self._reply(200, json.dumps(reply).encode())
 
     def _fail(self, fault: Fault) -> None:
         if fault == "cut":

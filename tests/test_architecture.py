@@ -72,6 +72,7 @@ PUBLIC = {
     "kdkit.core.plugin_system.discovery",
     "kdkit.core.base.errors",
     "kdkit.core.base.hdf5",
+    "kdkit.core.base.journal",
     "kdkit.core.base.templates",
     "kdkit.core.base.tensors",
     "kdkit.core.contracts.hookspecs",

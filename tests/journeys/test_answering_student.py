@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from tests.conftest import Cli
+from tests.local_endpoint import local_endpoint
 from tests.plugins.students.clinkd.tiny import make
 
 WORDS = ["left", "right", "top", "Where", "is", "it"]
@@ -102,6 +103,27 @@ def test_a_student_that_answers(kdkit_cli: Cli) -> None:
     assert (planned["sources"], planned["steps"], planned["runs"]) == (["first", "second", "answers"], 2, 4)
     explained = json.loads(run(kdkit_cli, "explain", "--seeds", "1", "--cpu", "--json"))
     assert {change["domain"] for change in explained["sources"][0]["domains"]} == {"vqa/ct", "vqa/xray"}
+    judged(kdkit_cli)
     exported = json.loads(run(kdkit_cli, "export", "--to", "out", "--json"))
     assert exported["checks"]["transformers"]["logit_difference"] <= 1e-5
     assert f'from_pretrained("{folder / "out"}", dtype="float32")' in exported["load"]["transformers"]
+
+
+def judged(cli: Cli) -> None:
+    """A judge that finds every answer wrong is in the report, and is asked once."""
+    place = cli.folder / "judges"
+    place.mkdir()
+    with local_endpoint(lambda _: [("VERDICT: INCORRECT", ())]) as judge:
+        (place / "endpoint.json").write_text(json.dumps({"endpoint": judge.url, "model": "big"}), encoding="utf-8")
+        arguments = ("evaluate", "--task", "judge", "--option", "folder=judges", "--html", "judge.html", "--json")
+        found = json.loads(run(cli, *arguments))
+        asked = len(judge.requests)
+        run(cli, *arguments)
+    assert len(judge.requests) == asked
+    method = found["settings"]["method"]
+    assert method["judge's prompt"].startswith("You grade one answer")
+    means = {model["name"]: model["means"] for model in found["models"]}
+    assert means["v2"] == means["first"] == {"judge_accuracy": 0, "judged": 1}
+    page = (cli.folder / "judge.html").read_text(encoding="utf-8")
+    assert method["judge's prompt, SHA-256"] in page
+    assert "You grade one answer" in page

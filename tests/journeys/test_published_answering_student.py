@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +14,17 @@ from ruamel.yaml import YAML
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub import Hub
-from kdkit.core.contracts import Published
+from kdkit.core.contracts import Decoding, Published, Silent
+from kdkit.core.data.load import load_index
+from kdkit.core.evaluation.answering.answer import AnswerRequest
+from kdkit.core.evaluation.answering.decide import decide_gate
+from kdkit.core.evaluation.answering.gate_file import GATES, read_gate, write_gate
+from kdkit.core.evaluation.answering.measure import measured_gate
+from kdkit.core.evaluation.answering.models import open_models
+from kdkit.core.evaluation.answering.names import AGREEMENT, PLAIN
 from kdkit.core.project.licenses import LicenseFacts
 from kdkit.core.project.lineage import InitialWeights
+from kdkit.core.project.project import Project
 from kdkit.core.project.versions import Versions
 from kdkit.core.sharing.hub import plan_upload, upload
 from kdkit.core.sharing.release.compare import COARSE, TOLERANCE, require_close, tolerance
@@ -40,6 +49,7 @@ from tests.local_hub import ALICE, Account, LocalHub, local_hub
 from tests.toy_project import open_project
 
 VENDOR = Account("vendor", "hf_vendor")
+DRAWS = Decoding(4, samples=2, scored=True)
 
 
 def publish_base(server: LocalHub, base: Path) -> str:
@@ -57,6 +67,22 @@ def add_data(root: Path) -> None:
     registry.write_text(registry.read_text(encoding="utf-8").replace("data:\n", entry, 1), encoding="utf-8")
 
 
+def decide(project: Project) -> None:
+    """A decision of ``kdkit best-of-n`` for all domains of the current version: by agreement."""
+    decide_gate(project, AnswerRequest(), DRAWS)
+    (path,) = (Versions(project).get().folder / GATES).iterdir()
+    gate = read_gate(path)
+    assert gate is not None
+    write_gate(path, replace(gate, domains={name: replace(one, rule=AGREEMENT) for name, one in gate.domains.items()}))
+
+
+def rules(project: Project, *domains: str) -> list[str]:
+    """By which rule answers of the current version are chosen."""
+    models = open_models(project, None, None, None, device="cpu", reporter=Silent())
+    gate = measured_gate(project, load_index(project), models, DRAWS, domains, Silent())
+    return [gate.rule(domain) for domain in domains]
+
+
 def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = make_base(tmp_path / "model")
     with local_hub(tmp_path / "hub", accounts=[ALICE, BOB, VENDOR]) as server:
@@ -64,6 +90,7 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         commit = publish_base(server, base)
         snapshot = snapshot_in(tmp_path / "a-cache", base, commit)
         author = make_answering(tmp_path / "author", init=str(snapshot), lora=LORA, rope="mcg-rope")
+        decide(author)
         pushed = push_student(author, THEIRS, public=True, hub=alice)
         assert (pushed.license, set(pushed.checks)) == ("cc-by-nc-4.0", {"peft"}), "the base's license binds"
         assert pushed.checks["peft"]["logit_difference"] <= TOLERANCE
@@ -75,6 +102,7 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert torch.equal(logits(author), logits(open_project(pulled.root)))
 
         add_data(pulled.root)
+        assert rules(open_project(pulled.root), "vqa/ct", "vqa/none") == [AGREEMENT, PLAIN], "no samples of ct here"
         version = teach(pulled.root, incremental=True)
         assert (version.name, version.lineage.data.known) == ("v2", ("vqa/ct", "vqa/xray"))
         project = open_project(pulled.root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, ClassVar
 
 import kdkit.testing as kit
 from kdkit.core.contracts import ModelAnswers, Sample
+from kdkit.plugins.answers.judge.task import is_judged
+from tests.local_endpoint import local_endpoint
 from tests.plugins.sources.question_sets import omni_med_vqa, path_vqa, pmc_vqa, vqa_med
 
 RAD = {"qid": 1, "image_name": "0.png", "image_organ": "HEAD", "answer": "Yes", "answer_type": "CLOSED",
@@ -162,6 +165,27 @@ class Answers(kit.TaskContract):
         ]
 
 
+class Judge(Answers):
+    """Questions with texts as answers, before a judge for whom everything is right."""
+
+    name = "judge"
+
+    @kit.once
+    def folder(self) -> Path:
+        """With ``endpoint.json`` of a server that runs until the process ends."""
+        server = local_endpoint(lambda _: [("VERDICT: CORRECT", ())])
+        settings = {"endpoint": server.__enter__().url, "model": "judge"}
+        atexit.register(server.__exit__, None, None, None)
+        (self.scratch() / "endpoint.json").write_text(json.dumps(settings), encoding="utf-8")
+        return self.scratch()
+
+    def make(self, **options: Any) -> Any:
+        return super().make(**{"folder": str(self.folder()), **options})
+
+    def samples(self) -> list[Sample]:
+        return [sample for sample in super().samples() if is_judged(sample)]
+
+
 REFERENCES = {
     "vg": ["<box>(10,10),(90,90)</box>", "<box>(1,2),(30,40)</box><box>(50,50),(80,90)</box>"],
     "roc": ["left lung", "liver", "lung"],
@@ -171,5 +195,5 @@ REFERENCES = {
 }
 EXAMPLES: tuple[type[kit.Contract], ...] = (
     *(MedGrit, VqaRad, LlavaMedQa, ShareGpt, Slake, HubQuestions, PmcVqa, OmniMedVqa, VqaMed),
-    Answers,
+    *(Answers, Judge),
 )

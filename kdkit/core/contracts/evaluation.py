@@ -43,6 +43,14 @@ class ModelAnswers(Protocol):
 
 
 @runtime_checkable
+class ModelLikelihoods(Protocol):
+    """Answers of a model that may also tell how likely given ones are."""
+
+    def log_likelihoods(self, samples: Sequence[Sample]) -> Sequence[Sequence[float]] | None:
+        """As :meth:`ScoresAnswers.log_likelihoods`; None if the model cannot tell."""
+
+
+@runtime_checkable
 class PartialOutputs(Protocol):
     """Outputs that exist for some samples only."""
 
@@ -104,6 +112,27 @@ class ExplainsSkips(Protocol):
 
     def why_skipped(self, samples: Sequence[Sample]) -> str:
         """Why ``samples``, all of one domain, get no score: ``all its captions are equal``."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a task came to its figures, beyond its options.
+
+    Attributes:
+        facts: name -> text, for reports, pages and model cards.
+        private: names of facts that stay on this machine, such as an address.
+    """
+
+    facts: Mapping[str, str]
+    private: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class StatesMethod(Protocol):
+    """An evaluation task whose figures depend on something that reports must state, such as a served model."""
+
+    def method(self) -> Method:
+        """Called once all models are scored."""
 
 
 @runtime_checkable

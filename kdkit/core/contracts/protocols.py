@@ -193,6 +193,15 @@ class Answering(Protocol):
 
 
 @runtime_checkable
+class ScoresAnswers(Protocol):
+    """A generating model that can tell how likely given answers are."""
+
+    def log_likelihoods(self, images: Sequence[Image], samples: Sequence[Sample]) -> Sequence[Sequence[float]]:
+        """Log-probability of each token of a sample's ``text``, with the token that ends it, as the answer to its
+        ``extra["messages"]``; at temperature 1. Arguments as of :meth:`Answering.answer`."""
+
+
+@runtime_checkable
 class ChecksAnswers(Protocol):
     """A generating model that can check samples without decoding their images."""
 

@@ -200,7 +200,8 @@ class TaskSpec(FactorySpec):
 
     A factory with an argument ``prompts`` gets domain -> class -> prompts of the project. One with an argument
     ``training`` gets the training and calibration samples that the task can read, to fit on: ``Sequence[Sample]``.
-    ``calibration`` are those of the calibration split alone. ``findings`` are domain -> finding -> positive and
+    ``calibration`` are those of the calibration split alone. ``cache_folder`` is a folder of the project that the task
+    may fill and that people may delete, or None. ``findings`` are domain -> finding -> positive and
     negative prompts. ``subgroups`` are column -> sample id -> value, those of ``kdkit evaluate --by``.
     """
 
@@ -215,6 +216,9 @@ class TaskSpec(FactorySpec):
     headline: str = "accuracy"
     """The metric that stands for the task in tables, in the picture, for the oracle and for retention; ``outcomes``
     should have it."""
+    asks_network: bool = False
+    """It sends samples to an address. The guard refuses such a task: whether a version is promoted must not depend on a
+    server."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
-from kdkit.core.contracts import Answering, Sample
+from kdkit.core.contracts import Answering, Sample, ScoresAnswers
+from kdkit.core.data.images import open_image
 from kdkit.core.evaluation.features import evaluating
 from kdkit.core.features.extract.answers import BATCH, answers_of, greedy
 
@@ -79,6 +80,22 @@ class StudentAnswers:
                 found += greedy(self._student, part)
                 if self._progress:
                     self._progress(len(part))
+        return found
+
+    def log_likelihoods(self, samples: Sequence[Sample]) -> list[Sequence[float]] | None:
+        """``contracts.ModelLikelihoods``.
+
+        Raises:
+            KdkitError: an unreadable image, or an error of the model.
+        """
+        student = self._student
+        if not isinstance(student, ScoresAnswers):
+            return None
+        found: list[Sequence[float]] = []
+        with evaluating(student, self._device):
+            for start in range(0, len(samples), BATCH):
+                part = samples[start : start + BATCH]
+                found += student.log_likelihoods([open_image(sample) for sample in part], part)
         return found
 
 

@@ -14,18 +14,29 @@ from kdkit.core.contracts import (
     DomainScore,
     EvaluationTask,
     ExplainsSkips,
+    Method,
     ModelAnswers,
     ModelFeatures,
     PartialOutputs,
     Reporter,
     Sample,
     Silent,
+    StatesMethod,
     TrustTable,
 )
 from kdkit.core.evaluation.features import StoredFeatures
 from kdkit.core.evaluation.metrics import mean_interval, paired_difference
 from kdkit.core.evaluation.sampling import sample_groups
-from kdkit.core.evaluation.scores import ACCURACY, HEADLINE, LEFT_OUT, Evaluation, ModelScores, Role
+from kdkit.core.evaluation.scores import (
+    ACCURACY,
+    HEADLINE,
+    LEFT_OUT,
+    METHOD,
+    PRIVATE,
+    Evaluation,
+    ModelScores,
+    Role,
+)
 from kdkit.core.evaluation.scoring import Subgroups, with_subgroups
 
 ModelOutputs = ModelFeatures | ModelAnswers
@@ -94,13 +105,19 @@ def compare_models(
         split=samples[0].split if samples else "none",
         domains=domains,
         models=tuple(models),
-        settings={**(settings or {}), **({LEFT_OUT: left_out} if left_out else {})},
+        settings={**(settings or {}), **({LEFT_OUT: left_out} if left_out else {}), **_method(task)},
         skipped=skipped,
         ratios=_ratios(models),
         against_oracle=_against_oracle(models, headline, groups),
         groups=groups,
         columns=_columns(models, domains, subgroups or {}),
     )
+
+
+def _method(task: EvaluationTask) -> dict[str, Any]:
+    """What a task states of its method, as settings."""
+    method = task.method() if isinstance(task, StatesMethod) else Method({})
+    return {METHOD: dict(method.facts), PRIVATE: list(method.private)} if method.facts else {}
 
 
 def with_students_of(evaluation: Evaluation, other: Evaluation) -> Evaluation:

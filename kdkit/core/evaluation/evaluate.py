@@ -148,7 +148,7 @@ def choose_evaluator(
         KdkitError: for a family, task or option that no plugin provides.
     """
     registry, catalogue = project.registry, project.catalogue
-    evaluator = make_evaluator(registry, catalogue, table, task, skipped, by)
+    evaluator = make_evaluator(registry, catalogue, table, task, skipped, by, project.state)
     other = catalogue.spec(StudentSpec, registry.student.family).task_without_labels
     if task is not None or not other or not isinstance(evaluator, FeatureEvaluator):
         return evaluator

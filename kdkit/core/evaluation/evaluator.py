@@ -10,6 +10,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Progress = Callable[[int], None]
+KEPT = "evaluation/tasks"
+"""Folder in a project's state with what tasks keep; people may delete it."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ def make_evaluator(
     choice: TaskChoice | None = None,
     skipped: np.ndarray[Any, Any] | None = None,
     by: Sequence[str] = (),
+    state: Path | None = None,
 ) -> Evaluator:
     """An evaluator for the samples of ``table``.
 
@@ -158,6 +162,7 @@ def make_evaluator(
         choice: of the task; by default that of the registry's student family.
         skipped: (N,) bool, samples that nothing is fitted on, such as unreadable ones.
         by: columns of the samples, for scores of subgroups.
+        state: of the project; a task may keep in a folder there what is costly to compute.
 
     Raises:
         KdkitError: for a family, task or option that no plugin provides, or a column that no sample has.
@@ -170,6 +175,8 @@ def make_evaluator(
     subgroups = read_subgroups(table.samples, by)
     if "subgroups" in takes:
         given["subgroups"] = subgroups
+    if "cache_folder" in takes:
+        given["cache_folder"] = None if state is None else state / KEPT / choice.name.replace(":", "-")
     if spec.reads == "answers":
         return AnswerEvaluator(table, catalogue.make_task(choice.name, **given), settings, subgroups)
     classifies = spec.reads == "features" and spec.truth == "labels"  # trust then needs prompts too

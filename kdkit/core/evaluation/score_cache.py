@@ -13,7 +13,16 @@ import kdkit
 from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.json_record import with_checksum, without_checksum
 from kdkit.core.base.system_errors import optional_write
-from kdkit.core.contracts import FINDINGS, METADATA, DomainScore, EvaluationTask, ExplainsSkips, Sample
+from kdkit.core.contracts import (
+    FINDINGS,
+    METADATA,
+    DomainScore,
+    EvaluationTask,
+    ExplainsSkips,
+    Method,
+    Sample,
+    StatesMethod,
+)
 from kdkit.core.evaluation.scores import score_from_json, score_to_json
 
 if TYPE_CHECKING:
@@ -64,6 +73,10 @@ class CachedTask:
     def why_skipped(self, samples: Sequence[Sample]) -> str:
         """Why samples of one domain have no score; empty if the task does not say."""
         return self._task.why_skipped(samples) if isinstance(self._task, ExplainsSkips) else ""
+
+    def method(self) -> Method:
+        """What the task states of its method; nothing if it does not say."""
+        return self._task.method() if isinstance(self._task, StatesMethod) else Method({})
 
     def _known(self, samples: Sequence[Sample]) -> list[list[Any]]:
         """Everything that a score can depend on: the digest covers image, text and the rest of ``extra``."""

@@ -22,7 +22,24 @@ def kdkit_tasks() -> list[TaskSpec]:
             name="answers",
             summary="score answers: boxes, class names, captions, descriptions and questions, per task and modality",
             factory="kdkit.plugins.answers.task:Answers",
-            options={"meteor": "lite", "corenlp": "", "overlap": 0.5, "resamples": 1000, "seed": 42, "level": 0.95},
+            options={
+                "meteor": "lite",
+                "corenlp": "",
+                "overlap": 0.5,
+                "likelihood": "",
+                "resamples": 1000,
+                "seed": 42,
+                "level": 0.95,
+            },
             reads="answers",
-        )
+        ),
+        TaskSpec(
+            name="judge",
+            summary="score answers to open questions by a language model behind an endpoint, on request alone",
+            factory="kdkit.plugins.answers.judge.task:Judge",
+            options={"folder": "", "prompt": "", "max_new": 512, "resamples": 1000, "seed": 42, "level": 0.95},
+            reads="answers",
+            headline="judge_accuracy",
+            asks_network=True,
+        ),
     ]

@@ -17,6 +17,7 @@ from kdkit.core.evaluation.scoring import Bootstrap, Predicted, RowMetric, Subgr
 from kdkit.plugins.answers.agreement import CLOSED, agreement
 from kdkit.plugins.answers.boxes.scoring import THRESHOLD, written_boxes
 from kdkit.plugins.answers.grading import GRADERS
+from kdkit.plugins.answers.likelihood import check_wording, likelihood_metrics
 from kdkit.plugins.answers.questions import question_type
 from kdkit.plugins.answers.replies import CHOICES, HEADLINE, Reply, Tools
 from kdkit.plugins.answers.text.meteor import make_meteor
@@ -32,12 +33,13 @@ class Answers:
         meteor: ``lite`` (plain Python, reported as ``meteor_lite`` and ``mbmr_lite``) or ``jar`` (METEOR 1.5).
         corenlp: folder with CoreNLP 3.6.0; empty: SPICE is unavailable.
         overlap: IoU that a box must exceed to be found.
+        likelihood: also choose options by their likelihood, of their ``text`` or ``letter``; empty: not.
         resamples, seed, level: of the bootstrap, which draws groups (patients) where they are known, else images with
             their questions.
         subgroups: column -> sample id -> value, for scores of subgroups.
 
     Raises:
-        KdkitError: a configured METEOR or SPICE that cannot run.
+        KdkitError: a configured METEOR or SPICE that cannot run; an unknown ``likelihood``.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Answers:
         meteor: str = "lite",
         corenlp: str = "",
         overlap: float = THRESHOLD,
+        likelihood: str = "",
         resamples: int = RESAMPLES,
         seed: int = SEED,
         level: float = LEVEL,
         subgroups: Subgroups | None = None,
     ) -> None:
         self.tools = Tools(make_meteor(meteor), Spice(Path(corenlp)) if corenlp else None, overlap)
+        self.likelihood = check_wording(likelihood)
         self.how = Bootstrap(resamples, seed, level, subgroups or {})
 
     def evaluate(self, model: ModelAnswers, samples: Sequence[Sample]) -> Sequence[DomainScore]:
@@ -69,8 +73,8 @@ class Answers:
                 by_domain.setdefault(sample.domain, []).append(sample)
         if not by_domain:
             return []
-        answers = iter(_answers(model, [sample for group in by_domain.values() for sample in group]))
-        return [self._score(domain, group, list(islice(answers, len(group)))) for domain, group in by_domain.items()]
+        answers = iter(answers_of(model, [sample for group in by_domain.values() for sample in group]))
+        return [self._score(d, group, list(islice(answers, len(group))), model) for d, group in by_domain.items()]
 
     def question_type(self, sample: Sample) -> str:
         """Closed questions with yes or no, other closed ones, those with options, and all others."""
@@ -92,7 +96,9 @@ class Answers:
         """See :func:`kdkit.plugins.answers.agreement.agreement`; a sample of an unknown task is one of ``vqa``."""
         return agreement(_kind(sample), [Reply.of(answer, "").answer for answer in answers])
 
-    def _score(self, domain: str, samples: Sequence[Sample], answers: Sequence[str]) -> DomainScore:
+    def _score(
+        self, domain: str, samples: Sequence[Sample], answers: Sequence[str], model: ModelAnswers
+    ) -> DomainScore:
         tasks = sorted({task_of(sample) for sample in samples})
         if len(tasks) > 1:
             raise KdkitError(
@@ -102,21 +108,24 @@ class Answers:
                 fix="a domain is task and modality, such as 'vg/ct'",
             )
         graded = GRADERS[tasks[0]](_replies(samples, answers), self.tools)
+        likely = likelihood_metrics(model, samples, self.likelihood) if self.likelihood else {}
         predicted = Predicted(
             samples,
             graded.strata,
             outcomes=dict(graded.outcomes),
-            metrics={name: _of_rows(metric, len(samples)) for name, metric in graded.others.items()},
-            units=_units(samples),
+            metrics={name: _of_rows(metric, len(samples)) for name, metric in {**graded.others, **likely}.items()},
+            units=units_of(samples),
         )
-        return score_domain(domain, predicted, self.how, notes=graded.notes)
+        lacks = self.likelihood and not likely and any(sample.extra.get(CHOICES) for sample in samples)
+        notes = (f"{model.name} cannot tell how likely options are: only its answers are known",) if lacks else ()
+        return score_domain(domain, predicted, self.how, notes=(*graded.notes, *notes))
 
 
 def _replies(samples: Sequence[Sample], answers: Sequence[str]) -> list[Reply]:
     return [Reply.of(a, s.text, s.extra) for s, a in zip(samples, answers, strict=True)]
 
 
-def _units(samples: Sequence[Sample]) -> Integers:
+def units_of(samples: Sequence[Sample]) -> Integers:
     """(N,) what the bootstrap draws: the group (patient) of each sample where it has one, else its image, since answers
     to questions about one image are alike."""
     units: dict[tuple[str, str], int] = {}
@@ -145,7 +154,8 @@ def _scored(sample: Sample) -> bool:
     )
 
 
-def _answers(model: ModelAnswers, samples: Sequence[Sample]) -> Sequence[str]:
+def answers_of(model: ModelAnswers, samples: Sequence[Sample]) -> Sequence[str]:
+    """One text per sample. Raises: KdkitError for a model without answers, or with too few."""
     if not hasattr(model, "answer"):
         raise KdkitError(
             "KD-ANS-013",

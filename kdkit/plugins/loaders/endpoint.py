@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from kdkit.core.data.images import open_further_images
 from kdkit.plugins.answers.boxes.own import OwnBoxes, Size
 from kdkit.plugins.loaders.endpoint_client import ChatClient, InvalidReply
 from kdkit.plugins.loaders.endpoint_logprobs import Vocabulary, logprob_signals, parse_logprobs
-from kdkit.plugins.loaders.endpoint_settings import FILE, Settings
+from kdkit.plugins.loaders.endpoint_settings import FILE, Settings, open_client
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,25 +121,7 @@ class EndpointTeacher:
         return found
 
     def _client(self) -> ChatClient:
-        return ChatClient(
-            self.settings.endpoint.rstrip("/") + "/chat/completions",
-            key=self._read_key(),
-            timeout=self.settings.timeout,
-            tries=self.settings.tries,
-            parallel=self.settings.parallel,
-        )
-
-    def _read_key(self) -> str:
-        variable = self.settings.key_variable
-        if variable and not os.environ.get(variable):
-            raise KdkitError(
-                "KD-LOAD-002",
-                f"the environment variable {variable} is not set",
-                where=self._where,
-                why="'key_variable' in endpoint.json names it for the endpoint's key",
-                fix=f"export {variable}=...",
-            )
-        return os.environ[variable] if variable else ""
+        return open_client(self.settings)
 
     async def _request_answers(self, client: ChatClient, request: _Request, decoding: Decoding) -> list[Answer]:
         """All answers to one sample. A server that ignores ``n`` gets further requests, each with the next seed."""

@@ -1,8 +1,9 @@
-"""The file ``endpoint.json`` of a served model."""
+"""The file ``endpoint.json`` of a served model, and a client for it."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from kdkit.core.base.errors import KdkitError, did_you_mean
 from kdkit.core.contracts import AS_IS, MAX_ANSWER
 from kdkit.plugins.answers.boxes.own import OwnBoxes
+from kdkit.plugins.loaders.endpoint_client import ChatClient
 from kdkit.plugins.loaders.endpoint_logprobs import END, MAX_ALTERNATIVES
 
 FILE = "endpoint.json"
@@ -133,6 +135,30 @@ class Settings(BaseModel):
                 where=str(path),
                 fix=did_you_mean(key, tuple(cls.model_fields)) if unknown else f"correct {FILE}",
             ) from None
+
+
+def open_client(settings: Settings) -> ChatClient:
+    """A client of the endpoint; it sends nothing yet.
+
+    Raises:
+        KdkitError: the environment variable of the key is not set.
+    """
+    variable = settings.key_variable
+    if variable and not os.environ.get(variable):
+        raise KdkitError(
+            "KD-LOAD-002",
+            f"the environment variable {variable} is not set",
+            where=f"{settings.model} at {settings.endpoint}",
+            why="'key_variable' in endpoint.json names it for the endpoint's key",
+            fix=f"export {variable}=...",
+        )
+    return ChatClient(
+        settings.endpoint.rstrip("/") + "/chat/completions",
+        key=os.environ[variable] if variable else "",
+        timeout=settings.timeout,
+        tries=settings.tries,
+        parallel=settings.parallel,
+    )
 
 
 def _digest(text: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from kdkit.core.contracts import Sample
 from kdkit.plugins.answers.question_grading import grade_questions
 from kdkit.plugins.answers.replies import Reply, Tools
 from kdkit.plugins.answers.task import Answers
+from tests.errors import raises_error
 from tests.plugins.answers.test_task import Said, question
 
 OPTIONS = ["CT", "MRI", "Ultrasound"]
@@ -69,6 +73,43 @@ def test_intervals_are_grouped_by_image() -> None:
         for one in asked(200, 10)
     ]
     assert task.evaluate(said, patients)[0].groups == 4
+
+
+class Likely(Said):
+    """A model for which a text is as likely as a table says, token by token; a letter a token."""
+
+    def log_likelihoods(self, samples: Sequence[Sample]) -> list[list[float]]:
+        return [[self.table[sample.text]] * (len(sample.text) + 1) for sample in samples]
+
+    table: ClassVar = {"CT": -1.0, "MRI": -0.9, "Ultrasound": -0.8, "A": -2.0, "B": -1.0, "C": -3.0}
+
+
+def test_options_by_likelihood() -> None:
+    """Sums: CT -3, MRI -3.6, Ultrasound -8.8; means: -1, -0.9, -0.8."""
+    texts = ("CT", "Ultrasound", "B", "not an option")
+    asked = [question(f"q{n}", text, "vqa/ct", choices=OPTIONS) for n, text in enumerate(texts)]
+    both = [*asked, question("open", "the left lobe", "vqa/ct")]
+
+    def found(wording: str, model: Said) -> dict[str, float]:
+        (score,) = Answers(resamples=20, likelihood=wording).evaluate(model, both)
+        return {name: value for name, value in score.metrics.items() if "likelihood" in name}
+
+    assert found("text", Likely({})) == {"choice_likelihood": 1 / 4, "choice_likelihood_mean": 1 / 4}
+    assert found("letter", Likely({})) == {"choice_likelihood": 1 / 4, "choice_likelihood_mean": 1 / 4}
+    assert found("text", Likely({})) != found("letter", Said({})) == {}
+    assert found("", Likely({})) == {}
+    (lacking,) = Answers(resamples=20, likelihood="text").evaluate(Said({}, "kept"), both)
+    assert [note for note in lacking.notes if note.startswith("kept cannot tell")]
+    with raises_error("KD-ANS-613", mentions=("letter",)):
+        Answers(likelihood="letters")
+
+
+def test_equal_options_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data sets have questions with an option twice, whose likelihoods differ in the last digits."""
+    monkeypatch.setitem(Likely.table, "CT", -0.1)
+    twice = [question("q", "CT", "vqa/ct", choices=["MRI", "CT", "CT"])]
+    (score,) = Answers(resamples=20, likelihood="text").evaluate(Likely({}), twice)
+    assert score.metrics["choice_likelihood"] == 1
 
 
 def test_question_types() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError, did_you_mean
+from kdkit.core.contracts import TaskSpec
 from kdkit.core.evaluation.evaluator import FeatureEvaluator, TaskChoice, make_evaluator
 from kdkit.core.evaluation.sampling import require_separate_groups
 from kdkit.core.evaluation.subgroups import read_subgroups
@@ -20,6 +21,7 @@ def check_guard(project: Project, index: SampleIndex) -> None:
     guard = project.registry.guard
     read_subgroups(index.samples, list(guard.by))
     for task, targets in guard.targets.items():
+        _refuse_network(project, task, targets[0].name)
         evaluator = make_evaluator(project.registry, project.catalogue, index, TaskChoice(task))
         able = evaluator.measurable(evaluator.rows("calibration"))
         if isinstance(evaluator, FeatureEvaluator):
@@ -42,3 +44,15 @@ def check_guard(project: Project, index: SampleIndex) -> None:
                     if whole
                     else did_you_mean(target.domain, sorted(able)),
                 )
+
+
+def _refuse_network(project: Project, task: str, target: str) -> None:
+    """Raises: KdkitError for a task that asks a server, such as a judge."""
+    if project.catalogue.spec(TaskSpec, task).asks_network:
+        raise KdkitError(
+            "KD-DIST-610",
+            f"the guard does not take the task '{task}'",
+            where=f"registry.yaml, guard.{target}",
+            why="it asks a model behind an address, and whether a version is promoted must not depend on a server",
+            fix=f"remove this line, and run 'kdkit evaluate --task {task}' on the version",
+        )

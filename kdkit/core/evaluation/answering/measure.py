@@ -89,7 +89,9 @@ def measured_gate(
             fresh = _judge(task, [sample for _, sample in keyed], found, known)
             gate = replace(gate, domains={**gate.domains, **fresh})
             write_gate(path, gate)
-    decided = {domain: gate.domains.get(domain) or unmeasured(domain) for domain in domains}
+    usable = {PLAIN, *(rule.name for rule in rules)}  # a gate may come from others
+    kept = {domain: one for domain, one in gate.domains.items() if one.rule in usable}
+    decided = {domain: kept.get(domain) or unmeasured(domain) for domain in domains}
     return replace(gate, domains=decided)
 
 

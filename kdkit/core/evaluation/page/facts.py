@@ -76,7 +76,7 @@ def collect_facts(project: Project, name: str | None, reporter: Reporter) -> Pag
         reports=reports,
         lineages=versions.history(version),
         samples=samples,
-        gates=read_gates(version.folder),
+        gates=tuple(read_gates(version.folder).values()),
         absent=absent,
     )
 

@@ -9,7 +9,16 @@ from kdkit.core.base.cells import Shade, shades
 from kdkit.core.base.result import Section, Table
 from kdkit.core.contracts import DomainScore
 from kdkit.core.evaluation.retention import Retention
-from kdkit.core.evaluation.scores import ACCURACY, LEFT_OUT, OTHER_RELEASE, OVERLAP, SUITE, Evaluation, ModelScores
+from kdkit.core.evaluation.scores import (
+    ACCURACY,
+    LEFT_OUT,
+    METHOD,
+    OTHER_RELEASE,
+    OVERLAP,
+    SUITE,
+    Evaluation,
+    ModelScores,
+)
 from kdkit.core.project.lineage import DomainChange
 
 WIDE = 4
@@ -80,6 +89,7 @@ def evaluation_notes(evaluation: Evaluation) -> list[Section]:
         notes.append(f"note: files of another release than that of the suite: {', '.join(other)}")
     for dataset, teachers in evaluation.settings.get(OVERLAP, {}).items():
         notes += [f"note: {dataset} is not new to {teacher}: {what}" for teacher, what in teachers.items()]
+    notes += [f"{name}: {text}" for name, text in evaluation.settings.get(METHOD, {}).items()]
     if "logit_scale" in evaluation.settings:
         notes.append(f"AUC: macro one-vs-rest, probabilities at logit scale {evaluation.settings['logit_scale']:g}")
     return notes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.contracts import Reporter, Silent
+from kdkit.core.evaluation.answering.gate_file import GATES, read_gates
 from kdkit.core.project.lineage import EarlierHistory
 from kdkit.core.project.manifest import MANIFEST, Manifest
 from kdkit.core.project.recipe_file import is_path, recipe_file, stage_recipes
@@ -246,6 +247,8 @@ def _version(project: Project, versions: Versions, version: Version, *, alone: b
         history = EarlierHistory(versions.origin(version), lineages).to_bytes()
         files[HISTORY] = FileFact(size=len(history), sha256=hashlib.sha256(history).hexdigest())
         yield Item(f"{prefix}/{HISTORY}", history, len(history))
+    for name in read_gates(version.folder):
+        yield _file(project, version.folder / GATES / name)
     manifest = Manifest(files).to_bytes()
     yield Item(f"{prefix}/{MANIFEST}", manifest, len(manifest))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from kdkit.core.evaluation.scores import METHOD
 from kdkit.core.project.import_record import ImportRecord
 from kdkit.core.project.lineage import HUB, Environment
 from kdkit.core.project.recipe import Recipe
@@ -157,6 +158,8 @@ def _other_tasks(facts: CardFacts) -> Iterator[str]:
         yield f"### Task `{cell(task)}`"
         yield f"{metric_name(headline)} on the {other['split']} split, in %, with bootstrap intervals."
         yield results_table(other, "samples", headline)
+        if method := other["settings"].get(METHOD):
+            yield "\n".join(f"- {cell(name)}: {cell(' '.join(text.split()))}" for name, text in method.items())
 
 
 def _teachers(facts: CardFacts) -> Iterator[str]:

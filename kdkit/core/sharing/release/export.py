@@ -21,6 +21,7 @@ from kdkit.core.project.lineage import Lineage, Origin
 from kdkit.core.project.manifest import describe_folder
 from kdkit.core.project.versions import Version, Versions, load_student
 from kdkit.core.sharing.release.form import publish
+from kdkit.core.sharing.release.gates import write_gates
 from kdkit.core.sharing.release.layout import README, RECORD, Record
 from kdkit.core.sharing.release.redact import public_lineage, public_origin
 
@@ -98,6 +99,7 @@ def export_version(
         versions.history(version),
         to,
         origin=versions.origin(version),
+        more=partial(write_gates, version),
         overwrite=overwrite,
         merged=merged,
         reporter=reporter,
@@ -133,6 +135,7 @@ def export_student(
     to: Path,
     *,
     origin: Origin | None = None,
+    more: Callable[[Path], None] = lambda _: None,
     overwrite: bool = False,
     merged: bool = False,
     reporter: Reporter | None = None,
@@ -146,6 +149,7 @@ def export_student(
         to: the folder to make; with ``overwrite`` it may be an earlier export, never anything else. The same export
             may be there already, whole.
         origin: the release that the project was pulled from.
+        more: writes further files into the folder.
 
     Raises:
         KdkitError: ``to`` is in use, or stock libraries compute something else; nothing is left behind.
@@ -158,6 +162,7 @@ def export_student(
         for file in form.published.pinned_paths:
             text = (draft / file).read_text(encoding="utf-8")
             (draft / file).write_text(text.replace(json.dumps(name)[1:-1], json.dumps(str(to))[1:-1]), encoding="utf-8")
+        more(draft)
         record = Record(
             kdkit=kdkit.__version__,
             version=history[-1].version,

@@ -32,6 +32,9 @@ LOCK = f"{KDKIT}/registry.lock"
 RECIPE = f"{KDKIT}/recipe.yaml"
 """Only where the recipe was a file of the project."""
 
+GATES = f"{KDKIT}/best-of-n"
+"""A file per decision of ``kdkit best-of-n``; only where there are any."""
+
 
 @dataclass(frozen=True)
 class AdapterBase(JsonRecord):

@@ -26,6 +26,7 @@ from kdkit.core.project.versions import RESULTS as PUBLISHED
 from kdkit.core.sharing.hub import download
 from kdkit.core.sharing.hub.client import quiet_client
 from kdkit.core.sharing.release.finished_pull import finished_pull, pulled_origin, uncommented
+from kdkit.core.sharing.release.gates import gates_among, keep_gates
 from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, RESULTS, SAMPLES, TASK, AdapterBase, below_kdkit
 from kdkit.core.sharing.release.pulled_release import (
     Lacking,
@@ -246,6 +247,8 @@ def _write_project(root: Path, release: PulledRelease) -> None:
         earlier = EarlierHistory(record.origin, record.history[:-1], release.origin)
         (folder / HISTORY).write_bytes(earlier.to_bytes())
         (folder / LINEAGE).write_bytes(record.lineage.to_bytes())
+    # beside the manifest: new calibration samples may decide otherwise
+    keep_gates(release.folder, gates_among(record.files), versions.get(record.version).folder)
     versions.make_current(record.version)
 
 

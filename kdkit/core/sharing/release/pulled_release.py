@@ -17,6 +17,7 @@ from kdkit.core.project.registry.pinned import NO_PROVIDER, pinned
 from kdkit.core.project.registry.schema import Registry
 from kdkit.core.project.versions import is_version_name
 from kdkit.core.sharing.kinds import KINDS, is_known_kind
+from kdkit.core.sharing.release.gates import gates_among
 from kdkit.core.sharing.release.layout import LOCK, RECIPE, RECORD, REGISTRY, RESULTS, SAMPLES, TASK, Record
 from kdkit.core.sharing.release.registry_text import registry_text, unpublished
 
@@ -36,7 +37,7 @@ def record_alone(paths: Iterable[str]) -> list[str]:
 
 def wanted_files(record: Record, paths: Iterable[str]) -> list[str]:
     """Of the paths of a repository, those that a project is made of; no form for other libraries, nothing unlisted."""
-    wanted = {*record.student, *_NEEDED, RECIPE, RESULTS} & record.files.keys() | {RECORD}
+    wanted = {*record.student, *_NEEDED, RECIPE, RESULTS, *gates_among(record.files)} & record.files.keys() | {RECORD}
     return [path for path in paths if path in wanted]
 
 

@@ -23,6 +23,7 @@ from kdkit.core.sharing.release.card import write_card
 from kdkit.core.sharing.release.card_facts import CardFacts
 from kdkit.core.sharing.release.card_tables import cell
 from kdkit.core.sharing.release.form import ENCODES, StudentForm, publish
+from kdkit.core.sharing.release.gates import write_gates
 from kdkit.core.sharing.release.layout import (
     KDKIT,
     LOCK,
@@ -116,6 +117,7 @@ def assemble_release(
     form = publish(family, version.student_folder, load, to, repo, reporter, merged=merged)
     write_results(to, RESULTS, results)
     _write_for_pull(project, version, [teacher.entry.name for teacher in provenance.teachers], to)
+    write_gates(version, to)
     record = _record(project, version, (endpoint, repo), provenance, form)
     facts = CardFacts(
         record=record,

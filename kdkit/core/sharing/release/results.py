@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.evaluation.report import EvaluationReport
-from kdkit.core.evaluation.scores import SUITE, Evaluation, ModelScores
+from kdkit.core.evaluation.scores import METHOD, PRIVATE, SUITE, Evaluation, ModelScores
 from kdkit.core.project.versions import EVALUATION, Version
 from kdkit.core.project.versions import RESULTS as PUBLISHED
+from kdkit.core.sharing.release.redact import without_paths
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
@@ -114,7 +115,7 @@ def _results(version: str, weights: str, evaluation: Evaluation, *, continual: A
         "weights": weights,
         "split": evaluation.split,
         "note": NOTES.get(evaluation.split, ""),
-        "settings": dict(evaluation.settings),
+        "settings": _public_settings(evaluation.settings),
         "metrics": list(evaluation.metrics),
         "domains": list(evaluation.domains),
         "skipped": dict(evaluation.skipped),
@@ -122,6 +123,15 @@ def _results(version: str, weights: str, evaluation: Evaluation, *, continual: A
         "ratios": {names.get(name, name): dict(ratio) for name, ratio in evaluation.ratios.items()},
         "continual": continual,
     }
+
+
+def _public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without paths, and without facts that stay on this machine."""
+    public: dict[str, Any] = without_paths({key: value for key, value in settings.items() if key != PRIVATE})
+    if METHOD in settings:
+        private = settings.get(PRIVATE, ())
+        public[METHOD] = {name: text for name, text in settings[METHOD].items() if name not in private}
+    return public
 
 
 def _model(model: ModelScores, name: str) -> dict[str, Any]:

@@ -200,6 +200,28 @@ class ClinkdStudent(nn.Module):
             for sample, prompt, answers in zip(samples, prompts, found, strict=True)
         ]
 
+    def log_likelihoods(self, images: Sequence[Image.Image], samples: Sequence[Sample]) -> list[tuple[float, ...]]:
+        """``contracts.ScoresAnswers``. Raises: KdkitError for a sample that cannot be prepared, naming it."""
+        mode, most = self.training, Decoding().batch_size
+        self.eval()
+        try:
+            rows = [self.prepare(image, sample) for image, sample in zip(images, samples, strict=True)]
+            parts = [rows[start : start + most] for start in range(0, len(rows), most)]
+            with torch.no_grad():
+                return [found for part in parts for found in self._log_likelihoods(part)]
+        finally:
+            self.train(mode)
+
+    def _log_likelihoods(self, rows: Sequence[Mapping[str, Tensor]]) -> list[tuple[float, ...]]:
+        device = self.head.weight.device
+        found = self({name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]})
+        out = []
+        for states, ids in zip(found["answer_hidden"], found["answer_ids"], strict=True):
+            known = ids[ids >= 0]
+            log_p = self.head(states[: len(known)].to(self.head.weight.dtype)).float().log_softmax(-1)
+            out.append(tuple(log_p.gather(1, known[:, None])[:, 0].tolist()))
+        return out
+
     def attention(self, image: Image.Image, sample: Sample) -> AttentionMap:
         """See :func:`~kdkit.plugins.students.clinkd.attention.attention_map`."""
         from kdkit.plugins.students.clinkd.attention import attention_map

@@ -19,6 +19,7 @@ from tests.toy_project import open_project
         ("retrieval/mrx: 1.0", "KD-DIST-230", "mri"),
         ("retrievel/ct: 1.0", "KD-PLUG-003", "retrieval"),
         ("retrieval:recall@1/mass/ct: 1.0", "KD-DIST-230", "'retrieval:recall@1/ct'"),
+        ("judge/ct: 1.0", "KD-DIST-610", "judge"),
         ("by: {sex: 2.0}", "KD-EVAL-230", "sex"),
     ],
 )

@@ -23,6 +23,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import SignalSpec, Silent
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.run import distill
+from kdkit.core.evaluation.answering.gate_file import GATES, Gate, write_gate
 from kdkit.core.features import FeatureStore, Header
 from kdkit.core.features.extract.status import verify_columns
 from kdkit.core.project.lineage import EarlierHistory, Origin
@@ -82,6 +83,13 @@ def test_what_is_in_it_and_what_is_not(folder: Project, packed: Packed) -> None:
     assert not [path for path in inside if path.startswith(("images", "models", "reports")) or "busy" in path]
     on_disk = tree(folder.root)
     assert not [path for path in on_disk if path.startswith("versions/") and path not in inside]
+
+
+def test_decisions_about_a_version_go_along(copy: Project) -> None:
+    name = f"{7:016x}.json"
+    write_gate(copy.versions / "v1" / GATES / name, Gate("v1", {}))
+    assert f"versions/v1/{GATES}/{name}" in paths(copy)
+    assert f"versions/v1/{GATES}/{name}" not in paths(copy, ("features",))
 
 
 def test_there_and_back_by_hash(folder: Project, packed: Packed, tmp_path: Path) -> None:

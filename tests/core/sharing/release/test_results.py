@@ -89,11 +89,16 @@ def test_every_other_task_is_there(version: Version, tmp_path: Path) -> None:
     assert "tasks" not in results_of(project, version)
     report = project.reports / "evaluation-v3-test-retrieval.json"
     report.parent.mkdir()
-    found = replace(evaluation("test", "v3"), settings={"task": "retrieval", "headline": "accuracy"})
+    stated = {"method": {"judge": "big", "host": "10.0.0.7"}, "method_private": ["host"], "corenlp": "/home/x/nlp"}
+    settings = {"task": "retrieval", "headline": "accuracy", **stated}
+    found = replace(evaluation("test", "v3"), settings=settings)
     content = EvaluationReport("v3", ("v3",), found, None, None, {}, weights(version), own_task=False)
     report.write_text(json.dumps(with_checksum(content.to_json())))
     (other,) = results_of(project, version)["tasks"]
     assert (other["split"], other["settings"]["task"], other["models"][0]["name"]) == ("test", "retrieval", "v3")
+    assert other["settings"]["method"] == {"judge": "big"}
+    assert "10.0.0.7" not in json.dumps(other)
+    assert "/home" not in json.dumps(other)
     content = replace(content, weights={"v3": "other weights"})
     suite = replace(content, evaluation=replace(found, settings={**found.settings, "suite": "mmkd"}))
     of_suite = report.with_name("evaluation-v3-test-suite-mmkd.json")

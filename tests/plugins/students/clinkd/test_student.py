@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
+from transformers import AutoModelForImageTextToText
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import Answering, Decoding
@@ -265,6 +267,26 @@ def test_sampling_is_seeded(tmp_path: Path) -> None:
     assert draw(seed=2) != first
     assert len(set(first[0])) > 1
     assert len({ids for row in draw(temperature=0.01) for ids in row}) <= 3 + 1, "nearly greedy"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_likelihoods_are_those_of_stock_transformers(family: str, tmp_path: Path) -> None:
+    """Two options of different lengths to each question: the sums choose by likelihood, the means per token."""
+    student = make(family)
+    student.save(tmp_path)
+    stock = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    asked = [replace(one, text=text) for one in samples(tmp_path)[::2] for text in ("the lung", "nodule")]
+    images = [PICTURES[0], PICTURES[0], PICTURES[2], PICTURES[2]]
+    found = student.log_likelihoods(images, asked)
+    for image, one, values in zip(images, asked, found, strict=True):
+        inputs = {name: x[None] for name, x in student.prepare(image, one).items()}
+        given = stock_arguments(student, inputs)
+        with torch.no_grad():
+            log_p = stock(**given).logits[0].log_softmax(-1)
+        ids, start = given["input_ids"][0], int(inputs["start"][0])
+        wanted = [float(log_p[place - 1, ids[place]]) for place in range(start, len(ids))]
+        assert student.preparation.tokens.decode(ids[start:-1].tolist()) == one.text
+        assert values == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize(
