@@ -79,7 +79,7 @@ def check_recipe(
     train = index.samples.take(index.select(split="train"))
     require_packing(recipe, student)
     require_protection(recipe, student, index)
-    require_needed_signals(recipe, project.catalogue, locked)
+    require_needed_signals(recipe, project.catalogue, (signal for facts in locked.values() for signal in facts.signals))
     check_token_temperatures(recipe, project.catalogue, locked, reporter)
     require_on_policy(recipe, project.catalogue, registry, locked)
     require_compatible(recipe, student, locked, train, domain_limits(registry), reporter)

@@ -17,13 +17,13 @@ from kdkit.core.data import SampleIndex, load_index
 from kdkit.core.distill.checked_inventory import check_recipe, checked_inventory, measurable_domains
 from kdkit.core.distill.correction.schedule import add_correction
 from kdkit.core.distill.loop.distributed import get_world_size
-from kdkit.core.distill.loop.sharding import require_groups, require_sharding
+from kdkit.core.distill.loop.sharding import require_groups, require_plain_weights, require_sharding
 from kdkit.core.distill.model.student import StudentBuilder, student_facts
 from kdkit.core.distill.on_policy.plan import add_on_policy
 from kdkit.core.distill.options import Options
 from kdkit.core.distill.plan.ablation import shortened
 from kdkit.core.distill.plan.checks import idle_losses, require_even_batches, require_shardable
-from kdkit.core.distill.plan.compatibility import require_outputs, require_previous
+from kdkit.core.distill.plan.compatibility import require_needed_signals, require_outputs, require_previous
 from kdkit.core.distill.plan.continuation import after_stages, continue_from
 from kdkit.core.distill.plan.gaps import tell_of_import, warn_of_gaps
 from kdkit.core.distill.plan.inventory import TeachingInventory
@@ -96,6 +96,8 @@ def prepare(project: Project, options: Options, reporter: Reporter, device: str 
         for line in initial_lines(project):
             reporter.say(line)
     student = StudentBuilder.of(project, parent, options.seed)
+    if options.sharding is not None and _processes(options) > 1:
+        require_plain_weights(student.student)
     index = load_index(project, reporter)
     inventories = _inventories(project, recipe.in_order, student, index, reporter, device)
     judged = measurable_domains(project, inventories[-1])
@@ -165,6 +167,8 @@ class StagePlanner:
         entry = student_facts(project) if start is None else project.registry.student.model_dump(mode="json")
         new = self.options.continued
         plan = make_plan(recipe, inventory, None if new else start, entry, seed=self.options.seed)
+        taught = [inventory.columns[teacher.name] for teacher in plan.teachers]
+        require_needed_signals(recipe, catalogue, (spec.name for column in taught for spec in column.signals))
         if new and start is not None:
             plan = continue_from(plan, start)
         plan = replace(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kdkit.core.base.errors import KdkitError
+from kdkit.core.base.journal import Journal, JournalEntry
+from kdkit.core.base.system_errors import optional_write
 from kdkit.core.contracts import Answering, Sample, ScoresAnswers
 from kdkit.core.data.images import open_image
 from kdkit.core.evaluation.features import evaluating
@@ -97,6 +100,50 @@ class StudentAnswers:
                 part = samples[start : start + BATCH]
                 found += student.log_likelihoods([open_image(sample) for sample in part], part)
         return found
+
+
+class CachedAnswers:
+    """The answers of a student, read from a journal where they are there; the model is opened for the others.
+
+    An interrupted evaluation continues after the last batch. People may delete the journal.
+
+    Args:
+        name: in the evaluation.
+        journal: of this student; sample -> its answer.
+        table: index of the samples.
+        open_model: called at most once.
+    """
+
+    def __init__(
+        self, name: str, journal: Journal, table: SampleIndex, open_model: Callable[[], StudentAnswers]
+    ) -> None:
+        self._name, self._journal, self._open = name, journal, open_model
+        self._digests = dict(zip(table.ids, table.digests.tolist(), strict=True))
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def answer(self, samples: Sequence[Sample]) -> list[str]:
+        """One text per sample. Raises: as the model's own."""
+        keys = [(sample.id, self._digests[sample.id]) for sample in samples]
+        known = {key: str(value["answer"]) for key, value in self._journal.read().items()}
+        todo = [(key, sample) for key, sample in zip(keys, samples, strict=True) if key not in known]
+        for start in range(0, len(todo), BATCH):
+            part = todo[start : start + BATCH]
+            found = dict(zip((key for key, _ in part), self._model.answer([sample for _, sample in part]), strict=True))
+            with optional_write("the cache of the student's answers"):
+                self._journal.append(JournalEntry(key, {"answer": text}) for key, text in found.items())
+            known |= found
+        return [known[key] for key in keys]
+
+    def log_likelihoods(self, samples: Sequence[Sample]) -> list[Sequence[float]] | None:
+        """``contracts.ModelLikelihoods``; not cached."""
+        return self._model.log_likelihoods(samples)
+
+    @cached_property
+    def _model(self) -> StudentAnswers:
+        return self._open()
 
 
 class GivenAnswers:

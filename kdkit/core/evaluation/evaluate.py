@@ -12,6 +12,7 @@ from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import ModelFeatures, Reporter, Sample, Silent, Split, StudentSpec
 from kdkit.core.data.load import load_index
 from kdkit.core.data.unreadable import find_skipped
+from kdkit.core.evaluation.answers import StudentAnswers
 from kdkit.core.evaluation.compare import ModelOutputs, compare_models
 from kdkit.core.evaluation.continual import ContinualMetrics, compute_continual_metrics
 from kdkit.core.evaluation.evaluator import (
@@ -26,7 +27,7 @@ from kdkit.core.evaluation.report import EvaluationReport
 from kdkit.core.evaluation.retention import Retention, measure_retention
 from kdkit.core.evaluation.score_cache import CachedTask
 from kdkit.core.evaluation.scores import SUITE, Evaluation
-from kdkit.core.evaluation.student_cache import student_cache
+from kdkit.core.evaluation.student_cache import answer_cache, student_cache
 from kdkit.core.evaluation.trust.measure import locked_column, measure_trust
 from kdkit.core.evaluation.trust.measurements import table_of_scores
 from kdkit.core.features import FeatureStore
@@ -210,11 +211,14 @@ def _student(
         done += more
         reporter.progress(f"{version.name}: encoding images", min(done, images), images)
 
-    if isinstance(evaluator, AnswerEvaluator):
-        return evaluator.student(
-            version.name, load_student(version, project.catalogue), device=device, progress=progress
-        )
     version.check()
+    if isinstance(evaluator, AnswerEvaluator):
+
+        def open_answering() -> StudentAnswers:
+            student = load_student(version, project.catalogue)
+            return evaluator.student(version.name, student, device=device, progress=progress)
+
+        return answer_cache(project, version, evaluator.table, device, open_answering)
 
     def open_model() -> ModelFeatures:
         student = load_student(version, project.catalogue)

@@ -23,7 +23,6 @@ from kdkit.core.contracts import (
     Answering,
     DualEncoder,
     EvaluationTask,
-    ModelAnswers,
     ModelFeatures,
     Sample,
     Split,
@@ -122,7 +121,7 @@ class AnswerEvaluator:
         """Domains that ``rows`` of :meth:`rows` can measure."""
         return {self.table.domains[number] for number in np.unique(self.table.domain_index[rows])}
 
-    def student(self, name: str, student: object, *, device: str, progress: Progress | None = None) -> ModelAnswers:
+    def student(self, name: str, student: object, *, device: str, progress: Progress | None = None) -> StudentAnswers:
         if not isinstance(student, Answering):
             raise _unsuitable(name, "does not answer questions", self.settings)
         return StudentAnswers(name, student, device=device, progress=progress)

@@ -80,7 +80,7 @@ def shard(task: nn.Module, device: torch.device, sharding: Sharding) -> None:
     Raises:
         KdkitError: weights that are no floating-point numbers, such as quantized ones.
     """
-    _require_plain_weights(task)
+    require_plain_weights(task)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -95,7 +95,8 @@ def shard(task: nn.Module, device: torch.device, sharding: Sharding) -> None:
     task.to(device)
 
 
-def _require_plain_weights(task: nn.Module) -> None:
+def require_plain_weights(task: nn.Module) -> None:
+    """Raises: KdkitError: a weight that is no floating-point number, such as a quantized one."""
     found = next((name for name, weight in task.named_parameters() if not weight.is_floating_point()), None)
     if found is not None:
         raise KdkitError(

@@ -75,14 +75,17 @@ def require_compatible(
             _warn(found.error, reporter)
 
 
-def require_needed_signals(recipe: Recipe, catalogue: Catalogue, teachers: Mapping[str, LockedTeacher]) -> None:
-    """Check, before an extraction, that teachers give what the options of a loss need; see :class:`NeedsSignals`.
+def require_needed_signals(recipe: Recipe, catalogue: Catalogue, signals: Iterable[str]) -> None:
+    """Check that teachers give what the options of a loss need; see :class:`NeedsSignals`.
+
+    Args:
+        signals: of all teachers: of those that are locked, before an extraction; of those that teach, in a plan.
 
     Raises:
         KdkitError: no teacher gives a signal, or no loss of the recipe reads teachers.
     """
     read = signals_read(recipe, catalogue)
-    given = {signal for facts in teachers.values() for signal in facts.signals if signal in read}
+    given = read & set(signals)
     for part in recipe.losses:
         loss = catalogue.make("loss", part.name, **part.options)
         needed = loss.needed_signals if isinstance(loss, NeedsSignals) else ()
@@ -91,7 +94,7 @@ def require_needed_signals(recipe: Recipe, catalogue: Catalogue, teachers: Mappi
                 "KD-DIST-281",
                 f"the loss '{part.name}' needs {', '.join(lacking)} features of a teacher, and none are there",
                 where=f"recipe {recipe.name}",
-                why="no teacher gives them" if read else "no loss of the recipe reads teachers",
+                why="no teacher that may teach gives them" if read else "no loss of the recipe reads teachers",
                 fix="change its options, or add a teacher that gives them and a loss that reads it, such as 'crd'",
             )
 

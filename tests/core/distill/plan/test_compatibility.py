@@ -119,11 +119,11 @@ def test_what_the_options_of_a_loss_need(
     chosen = recipe(*losses)
     parts = [part.model_copy(update={"options": {"positives": "similar"}}) if part.name == "clip" else part
              for part in chosen.losses]  # fmt: skip
-    catalogue, teachers = project(tmp_path).catalogue, {"t": locked(dict.fromkeys(signals, (8,)))}
+    catalogue = project(tmp_path).catalogue
     similar = chosen.model_copy(update={"losses": tuple(parts)})
     with raises_error("KD-DIST-281", mentions=("'clip'", "text")) if refused else nullcontext():
-        require_needed_signals(similar, catalogue, teachers)
-    require_needed_signals(chosen, catalogue, {})
+        require_needed_signals(similar, catalogue, signals)
+    require_needed_signals(chosen, catalogue, ())
 
 
 def test_a_teacher_is_compared_when_it_is_added(tmp_path: Path) -> None:
