@@ -15,7 +15,7 @@ from docs.generate import written_by_hand
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("examples/*.md"), *written_by_hand()]
-ELSEWHERE = {"docs/_build/html", "kdkit/samples.safetensors", "tests/test_huber.py"}
+ELSEWHERE = {"docs/_build/html", "kdkit/best-of-n", "kdkit/samples.safetensors", "tests/test_huber.py"}
 """Paths of a build, of a release and of the documented plugin."""
 MAX_LINE, MAX_WORDS = 120, 30
 FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>[^`\n]*)\n(?P<text>.*?)^(?P=fence)$", flags=re.M | re.S)
