@@ -41,7 +41,7 @@ def require_place(path: Path) -> None:
             "no file can be written here",
             where=str(path),
             why="this is a folder" if path.is_dir() else why,
-            fix="name a file in a folder, such as reports/page.html",
+            fix="name a file in a folder that you may write to",
         )
 
 

@@ -108,6 +108,7 @@ def draw_attention(
         figure = _figure(looked)
         with new_file(path) as draft:
             figure.savefig(draft, format="png", dpi=150, facecolor="white", metadata={"Software": SOFTWARE})
+    reporter.say(f"picture of attention: {path}")
 
 
 def _figure(looked: Sequence[Looked]) -> Figure:
