@@ -309,6 +309,11 @@ def test_what_several_processes_cannot_do_is_refused_before_extraction(
     with monkeypatch.context() as old:
         old.setattr(sharding, "LEAST_TORCH", "99.0")
         refused("KD-DIST-403", "99.0", incremental=True, processes=2, sharding=Sharding())
+    with monkeypatch.context() as quantized:
+        packed = nn.Linear(2, 2)
+        packed.weight = nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+        quantized.setattr(student.StudentBuilder, "student", packed)
+        refused("KD-DIST-597", "weight", incremental=True, processes=2, sharding=Sharding())
     recipe(with_xray, ("replay: 0.5", "pull: 0.1, previous: {frozen_energy: 0.5}, replay: 0.5"))
     refused("KD-DIST-405", "increment.pull, frozen_energy", incremental=True, sharding=Sharding())
     prepare(open_project(with_xray), Options(cpu=True, sharding=Sharding(), restart=True), Silent()).close()
