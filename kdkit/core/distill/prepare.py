@@ -167,8 +167,9 @@ class StagePlanner:
         entry = student_facts(project) if start is None else project.registry.student.model_dump(mode="json")
         new = self.options.continued
         plan = make_plan(recipe, inventory, None if new else start, entry, seed=self.options.seed)
-        taught = [inventory.columns[teacher.name] for teacher in plan.teachers]
-        require_needed_signals(recipe, catalogue, (spec.name for column in taught for spec in column.signals))
+        if plan.parent is None or not plan.previous.weight:  # the previous version has texts too
+            teaching = [inventory.columns[teacher.name] for teacher in plan.teachers if teacher.samples]
+            require_needed_signals(recipe, catalogue, (spec.name for column in teaching for spec in column.signals))
         if new and start is not None:
             plan = continue_from(plan, start)
         plan = replace(
