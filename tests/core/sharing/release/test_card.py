@@ -167,6 +167,15 @@ def test_other_tasks_have_tables_of_their_headline() -> None:
     assert "was not evaluated." not in card_text(facts(results=alone)).split("## Teachers")[0].split("## Results")[1]
 
 
+def test_the_method_of_a_task_is_stated() -> None:
+    judged = {
+        **retrieval(),
+        "settings": {**retrieval()["settings"], "method": {"judge": "big", "prompt": "Grade\nit."}},
+    }
+    part = card_text(facts(results={**results(), "tasks": [judged]})).split("### Task")[1]
+    assert "- judge: big\n- prompt: Grade it.\n" in part
+
+
 def test_the_hub_reads_its_front_matter() -> None:
     data = Card(card_text(facts(base="lab/start"))).data
     assert (data.license, data.library_name, data.pipeline_tag) == (
