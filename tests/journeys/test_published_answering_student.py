@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.base.hub import Hub
-from kdkit.core.contracts import Decoding, Published, Silent
+from kdkit.core.contracts import Decoding, Published, Reporter, Silent
 from kdkit.core.data.load import load_index
 from kdkit.core.evaluation.answering.answer import AnswerRequest
 from kdkit.core.evaluation.answering.decide import decide_gate
@@ -46,6 +46,7 @@ from tests.core.teachers.stub import Notes
 from tests.errors import raises_error
 from tests.journeys.test_push_and_pull import BOB, MINE, THEIRS, record_of
 from tests.local_hub import ALICE, Account, LocalHub, local_hub
+from tests.recorder import Recorder
 from tests.toy_project import open_project
 
 VENDOR = Account("vendor", "hf_vendor")
@@ -76,10 +77,10 @@ def decide(project: Project) -> None:
     write_gate(path, replace(gate, domains={name: replace(one, rule=AGREEMENT) for name, one in gate.domains.items()}))
 
 
-def rules(project: Project, *domains: str) -> list[str]:
+def rules(project: Project, *domains: str, draws: Decoding = DRAWS, reporter: Reporter | None = None) -> list[str]:
     """By which rule answers of the current version are chosen."""
     models = open_models(project, None, None, None, device="cpu", reporter=Silent())
-    gate = measured_gate(project, load_index(project), models, DRAWS, domains, Silent())
+    gate = measured_gate(project, load_index(project), models, draws, domains, reporter or Silent())
     return [gate.rule(domain) for domain in domains]
 
 
@@ -103,6 +104,10 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
         add_data(pulled.root)
         assert rules(open_project(pulled.root), "vqa/ct", "vqa/none") == [AGREEMENT, PLAIN], "no samples of ct here"
+        told = Recorder()
+        assert rules(open_project(pulled.root), "vqa/ct", draws=replace(DRAWS, samples=3), reporter=told) == [PLAIN]
+        (line,) = [line for line in told.lines if "other settings" in line]
+        assert line.startswith("v1 has a decision for vqa/ct at other settings: max_new 4, beams 1, samples 2")
         version = teach(pulled.root, incremental=True)
         assert (version.name, version.lineage.data.known) == ("v2", ("vqa/ct", "vqa/xray"))
         project = open_project(pulled.root)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,7 +93,19 @@ def measured_gate(
     usable = {PLAIN, *(rule.name for rule in rules)}  # a gate may come from others
     kept = {domain: one for domain, one in gate.domains.items() if one.rule in usable}
     decided = {domain: kept.get(domain) or unmeasured(domain) for domain in domains}
+    _tell_of_other_settings(models, path, {name for name, one in decided.items() if not one.count}, reporter)
     return replace(gate, domains=decided)
+
+
+def _tell_of_other_settings(models: AnsweringModels, path: Path, domains: Set[str], reporter: Reporter) -> None:
+    """Say which decisions about ``domains`` are there for other settings than those of the gate at ``path``."""
+    for other in sorted(models.gates.glob("*.json")):
+        gate = read_gate(other) if other != path else None
+        decoding = gate.settings.get("decoding") if gate else None
+        if gate and isinstance(decoding, Mapping) and (known := sorted(domains & set(gate.domains))):
+            how = ", ".join(f"{name} {value}" for name, value in decoding.items())
+            rerank = ", with a dual encoder" if gate.settings.get("rerank") else ""
+            reporter.say(f"{models.name} has a decision for {', '.join(known)} at other settings: {how}{rerank}")
 
 
 def _is_known(gate: Gate, domain: str, known: str) -> bool:
