@@ -35,6 +35,7 @@ CHUNK = 1 << 20
 AROUND = 128
 """Rows of 1 KiB that Linux reads at once where a mapped page is not in memory."""
 Batches = Sequence[NDArray[np.int64]]
+Times = NDArray[np.float64]
 
 
 def main() -> None:
@@ -48,12 +49,12 @@ def main() -> None:
         folder = Path(place)
         for teacher in range(TEACHERS):
             make_column(folder, teacher, given.samples, 1)
-        contenders: dict[str, Callable[[], float]] = {"sequential read": lambda: read_all(folder)}
+        contenders: dict[str, Callable[[], Times]] = {"sequential read": lambda: read_all(folder)}
         for name, batches in orders.items():
             contenders[f"np.memmap, {name}"] = lambda batches=batches: gather(folder, batches, raw=True)
             contenders[f"kdkit, {name}"] = lambda batches=batches: gather(folder, batches)
             contenders[f"kdkit, {name}, checked"] = lambda batches=batches: gather(folder, batches, checked=True)
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        seconds: dict[str, list[Times]] = {name: [] for name in contenders}
         for number in range(given.rounds):
             for name in list(contenders)[:: 1 if number % 2 else -1]:
                 drop(folder)
@@ -102,31 +103,36 @@ def drop(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_all(folder: Path) -> float:
-    """Seconds to read all files from beginning to end."""
-    begun = time.perf_counter()
+def now() -> Times:
+    """Seconds of the clock, and of the processor."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def read_all(folder: Path) -> Times:
+    """Times to read all files from beginning to end."""
+    begun = now()
     for path in sorted(folder.rglob("shard-*.h5")):
         with open(path, "rb", buffering=0) as file:
             while file.read(CHUNK):
                 pass
-    return time.perf_counter() - begun
+    return now() - begun
 
 
-def gather(folder: Path, batches: Batches, *, raw: bool = False, checked: bool = False) -> float:
-    """Seconds to gather the batches of all teachers."""
+def gather(folder: Path, batches: Batches, *, raw: bool = False, checked: bool = False) -> Times:
+    """Times to gather the batches of all teachers."""
     store = FeatureStore(folder)
     columns = [store.column(name) for name in store.teachers]
     arrays = [column.shards[0].arrays[signal] for column in columns for signal in SIGNALS]
     for state in shard._CHECKED.values():
         state[:] = shard._INTACT if checked else shard._UNKNOWN
-    begun = time.perf_counter()
+    begun = now()
     for rows in batches:
         if raw:
             found: list[Any] = [array.take(rows, axis=0) for array in arrays]
         else:
             found = [column.gather(signal, rows) for column in columns for signal in SIGNALS]
         del found
-    return time.perf_counter() - begun
+    return now() - begun
 
 
 def blocks_read(samples: int, ranges: int, rank: int) -> int:
@@ -135,14 +141,15 @@ def blocks_read(samples: int, ranges: int, rank: int) -> int:
     return len(np.unique(np.concatenate(halves) // BLOCK_ROWS))
 
 
-def report(seconds: dict[str, list[float]], size: int, given: argparse.Namespace) -> None:
+def report(seconds: dict[str, list[Times]], size: int, given: argparse.Namespace) -> None:
     """Median speeds, and ratios to the sequential read of the same round."""
     print(f"{given.samples} samples, {size / 1e6:.0f} MB, load {os.getloadavg()[0]:.0f}")
     base = seconds["sequential read"]
     for name, times in seconds.items():
-        ratios = [a / b for a, b in zip(base, times, strict=True)]
-        print(f"{name:32} {size / 1e6 / statistics.median(times):8.0f} MB/s  {statistics.median(ratios):.2f} x "
-              f"({min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
+        ratios = [a[0] / b[0] for a, b in zip(base, times, strict=True)]
+        clock, processor = np.median(times, axis=0)
+        print(f"{name:32} {size / 1e6 / clock:8.0f} MB/s  {statistics.median(ratios):.2f} x "
+              f"({min(ratios):.2f} to {max(ratios):.2f}), processor {processor * 1e9 / size:.2f} s/GB")  # fmt: skip
 
 
 if __name__ == "__main__":
