@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import Reporter
 from kdkit.core.data.prompts import project_prompts
-from kdkit.core.distill.loop.distributed import get_rank
-from kdkit.core.distill.plan.joint_extraction import extract_jointly
+from kdkit.core.distill.plan.joint_extraction import compares_blocks, extract_jointly
 from kdkit.core.features import Column, FeatureStore
 from kdkit.core.features.extract.extraction import LIVE_FIX, usable_device
 from kdkit.core.features.extract.missing import find_missing, live_devices, without_imported
@@ -55,9 +54,7 @@ def complete_columns(
         _require_permission(project, name, lock, reporter)
     fingerprints = {name: lock.teacher(name).fingerprint for name in teachers}
     prompts = project_prompts(project.registry, index)
-    # The main process has compared the blocks; another one reads, and compares, those of its own samples.
-    check = get_rank() == 0
-    missing = find_missing(store, fingerprints, index, prompts, live=live, check=check, reporter=reporter)
+    missing = find_missing(store, fingerprints, index, prompts, live=live, check=compares_blocks(), reporter=reporter)
     missing = without_imported(missing, lock, index, prompts, reporter)
     opened: list[OpenTeacher] = []
     for name, count in missing.counts.items():

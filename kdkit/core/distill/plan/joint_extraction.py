@@ -17,13 +17,22 @@ from kdkit.core.distill.loop.distributed import broadcast, get_rank, get_world_s
 from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.features.extract.missing import UNREADABLE_ERROR, Missing, live_devices
-from kdkit.core.features.store.shard import BLOCK_ROWS
+from kdkit.core.features.store.shard import BLOCK_ROWS, knows_damage
 from kdkit.core.teachers import OpenTeacher, open_teacher
 
 if TYPE_CHECKING:
     from kdkit.core.project.project import Project
 
 _OTHERS_WAIT: ContextVar[bool] = ContextVar("others_wait", default=False)
+_COMPARES: ContextVar[bool] = ContextVar("compares", default=True)
+
+
+def compares_blocks() -> bool:
+    """Whether this process compares all blocks with their checksums: not if the main process has, and found no damage.
+
+    A block of which a sample is gathered is compared in any case.
+    """
+    return _COMPARES.get()
 
 
 @contextmanager
@@ -37,22 +46,27 @@ def main_process_first(project: Project, device: str) -> Iterator[None]:
         KdkitError: in another process, of its part of an extraction.
     """
     if get_rank() > 0:
-        _help(project, device)
-        yield
+        compares = _COMPARES.set(_help(project, device))
+        try:
+            yield
+        finally:
+            _COMPARES.reset(compares)
         return
     token = _OTHERS_WAIT.set(get_world_size() > 1)
     try:
         yield
     finally:
         _OTHERS_WAIT.reset(token)
-    broadcast(None)
+    broadcast(knows_damage())
 
 
-def _help(project: Project, device: str) -> None:
-    """Compute blocks whenever the main process names teachers, until it names none."""
+def _help(project: Project, device: str) -> bool:
+    """Compute blocks whenever the main process names teachers, until it says whether it knows of damage."""
     index: SampleIndex | None = None
-    nothing: list[str] | None = None
-    while (names := broadcast(nothing)) is not None:
+    while True:
+        names: list[str] | bool = broadcast([])
+        if isinstance(names, bool):
+            return names
         index = index or load_index(project, Silent(), verify=False)  # the main process has just verified it
         opened = [open_teacher(project, name, reporter=Silent()) for name in names]
         try:

@@ -51,6 +51,11 @@ _CHECKED: dict[tuple[str, int, int, int], NDArray[np.uint8]] = {}
 """(path, inode, time, size) of a file -> the state of each block: a process compares a block once."""
 
 
+def knows_damage() -> bool:
+    """Whether this process has found a damaged block that was not computed again."""
+    return any(bool((state == _DAMAGED).any()) for state in _CHECKED.values())
+
+
 def create_shard(
     path: Path,
     header: Header,

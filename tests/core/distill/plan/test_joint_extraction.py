@@ -21,6 +21,7 @@ from kdkit.core.distill.plan import joint_extraction
 from kdkit.core.distill.prepare import prepare
 from kdkit.core.features.extract import missing, workers
 from kdkit.core.features.extract.workers import read_records
+from kdkit.core.features.store.shard import Shard
 from tests.errors import raises_error
 from tests.ranks import run_ranks
 from tests.toy_project import make_project, open_project
@@ -49,6 +50,11 @@ def test_without_locks_the_first_process_works_alone(root: Path) -> None:
     assert (root / "waited").exists()
 
 
+def test_damage_that_no_teacher_repairs_is_seen_by_all(root: Path) -> None:
+    plans = [(root / f"plan-{rank}").read_text() for rank in range(2)]
+    assert plans[0] == plans[1]
+
+
 def test_the_other_one_ends_with_the_error(root: Path) -> None:
     assert (root / "failing-said").exists()
     assert (root / "killed-said").exists()
@@ -68,6 +74,7 @@ def _rank(rank: int, place: str) -> None:
     root = Path(place)
     if rank == 0:
         _prepare(root / "whole")
+    compare = missing._checked
     if rank == 1:  # the first process compares the checksums of all blocks
         vars(missing)["_checked"] = None
     dist.init_process_group("gloo", init_method=f"file://{place}/store", rank=rank, world_size=2)
@@ -79,6 +86,8 @@ def _rank(rank: int, place: str) -> None:
 
     _prepare(root / "joint", count)
     _without_locks(rank, root)
+    vars(missing)["_checked"] = compare
+    _with_damage(rank, root)
 
     def wait_for_end(_: int) -> None:
         folder = root / "failing" / "features" / ".workers"
@@ -107,7 +116,24 @@ def _rank(rank: int, place: str) -> None:
     os._exit(0)  # gloo's threads of a broken group abort a regular exit
 
 
-def _prepare(project: Path, hook: Hook = lambda _: None) -> None:
+def _with_damage(rank: int, root: Path) -> None:
+    """A block is damaged, and its teacher is gone."""
+    dist.barrier()
+    project = root / "damaged"
+    if rank == 0:
+        shutil.copytree(root / "joint", project)
+        shutil.rmtree(project / "models" / "radio")
+        shutil.rmtree(project / ".kdkit" / "artifacts" / "radio")
+        (path,) = (project / "features" / "radio").rglob("shard-0000.h5")
+        start = Shard(path)._starts["image"]
+        with open(path, "r+b") as file:
+            file.seek(start)
+            file.write(b"damage")
+    dist.barrier()
+    (root / f"plan-{rank}").write_text(_prepare(project))
+
+
+def _prepare(project: Path, hook: Hook = lambda _: None) -> str:
     """As a run does; the hook is called before each batch of images, and may give a factor."""
     opened, calls, real = open_project(project), 0, ToyEncoder.encode_image
 
@@ -119,7 +145,9 @@ def _prepare(project: Path, hook: Hook = lambda _: None) -> None:
     setattr(ToyEncoder, "encode_image", encode_image)  # noqa: B010
     try:
         with joint_extraction.main_process_first(opened, "cpu"):
-            prepare(opened, Options(cpu=True), Silent()).close()
+            prepared = prepare(opened, Options(cpu=True), Silent())
+            prepared.close()
+            return repr(prepared.digests())
     finally:
         setattr(ToyEncoder, "encode_image", real)  # noqa: B010
 
