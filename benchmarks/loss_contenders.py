@@ -73,8 +73,8 @@ def make_features(
     return Features(draw().requires_grad_(), draw().requires_grad_(), scale, pairs)
 
 
-def crd_kdkit(features: Features, chunk: int = 512) -> Tensor:
-    """One KL from the mean of the teachers' probabilities, in chunks of rows."""
+def crd_kdkit(features: Features, chunk: int | None = None) -> Tensor:
+    """One KL from the mean of the teachers' probabilities, in tiles."""
     loss = RelationalDistillation(targets="ensemble", temperature=1 / SCALE, chunk=chunk)
     return loss(features.batch())
 
@@ -168,12 +168,19 @@ def loss_peak(name: str, batch: int, teachers: int, width: int) -> float:
     return peak_of(__file__, [name, str(batch), str(teachers), str(width)])
 
 
+def warm_up(features: Features) -> None:
+    """Products of the sizes to come, forward and backward: the library keeps buffers for them, whose loss it is not."""
+    image, text = (x.detach().clone().requires_grad_() for x in (features.image, features.text))
+    torch.autograd.backward((image @ text.T).sum())
+
+
 def main() -> None:
     name, sizes = sys.argv[1], [int(word) for word in sys.argv[2:]]
     torch.set_num_threads(1)
     make_features(64, 2, 32, torch.device("cpu")).gradients(LOSSES[name])  # libraries allocate at their first use
     batch, teachers, width = sizes
     features = make_features(batch, teachers, width, torch.device("cpu"))
+    warm_up(features)
     print(peak_here(lambda: features.gradients(LOSSES[name])))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +14,26 @@ from torch import Tensor, nn
 from kdkit.core.base.errors import ExitCode, KdkitError
 from kdkit.core.contracts import CaptionView, LossInput
 from kdkit.plugins.losses.rows import IMAGE, TEXT, mask_rows, row_range
+from kdkit.plugins.losses.similarity_tiles import (
+    Tile,
+    UnitRows,
+    absent_samples,
+    add_gradients,
+    add_softmaxes_,
+    buffers,
+    default_rows,
+    gathered_normalizers,
+    hide_,
+    is_bounded,
+    log_normalizers,
+    present_rows,
+    row_dots,
+    shaped,
+    similarities,
+    tiles,
+    weighted,
+    with_gradients,
+)
 
 
 class ClipLoss(nn.Module):
@@ -59,25 +82,104 @@ class ClipLoss(nn.Module):
         softmax of a text runs over the images of all ranks.
         """
         captions = batch.captions or _all_different(batch.student[IMAGE])
-        used, rows = captions.weight > 0, row_range(batch)
-        own, place = slice(rows.start, rows.stop), torch.arange(len(used), device=used.device)
-        image = F.normalize(mask_rows(batch.student[IMAGE], used), dim=-1)
-        text = F.normalize(mask_rows(batch.student[TEXT], used), dim=-1)
-        same = place[own, None] == place
-        hidden = ~(used & used[own, None] | same)  # every sample is in its own softmax, so none is empty
-        positive = same if self.positives == "own" else (captions.text[own, None] == captions.text) & ~hidden
-        if self.positives == "similar":
-            positive = positive | (nearly_equal(batch, self.similarity) & ~hidden)
-        count = positive.sum(-1, keepdim=True)
-        target = positive.to(image.dtype) / count
-        logits = batch.student["logit_scale"] * image[own] @ text.T
-        terms = _cross_entropy(logits, target, hidden)
-        if len(rows) == len(used):
-            terms = terms + _cross_entropy(logits.T, target, hidden)
-            return (captions.weight * terms).mean() / 2
-        target = positive.to(image.dtype) / batch.gather(count.squeeze(-1))  # symmetric, but for the divisor
-        columns = _column_cross_entropy(logits, target, hidden, captions.weight, batch)
-        return ((captions.weight[own] * terms).sum() + columns) / len(used) / 2
+        absent, rows = absent_samples(captions.weight), row_range(batch)
+        image, text = (present_rows(batch.student[name], absent) for name in (IMAGE, TEXT))
+        scale, weight = batch.student["logit_scale"], captions.weight / len(captions.weight) / 2  # of two directions
+        found = tiles(rows, len(weight), default_rows(weight.device))
+        with torch.no_grad():
+            positives = self._positives(batch, captions, weight)
+            normalizers = log_normalizers(UnitRows.of(image), UnitRows.of(text), scale, found, [absent])
+            normalizers = gathered_normalizers(normalizers, batch.gather)[0]
+        compute = partial(_cross_entropy, found, weight, normalizers, absent, positives)
+        return with_gradients(compute, image, text, scale)
+
+    def _positives(self, batch: LossInput, captions: CaptionView, weight: Tensor) -> _Positives:
+        place = torch.arange(len(weight), device=weight.device)
+        if self.positives == "own":
+            return _Positives(place, weight, True)
+        used, first = captions.weight > 0, row_range(batch).start
+        text = torch.where(used, captions.text - captions.text.min(), -1 - place)  # unused samples are alone
+        if self.positives == "equal":
+            ordered = text.sort().values
+            count = torch.searchsorted(ordered, text, right=True) - torch.searchsorted(ordered, text)
+            distinct = weight.device.type == "cpu" and bool((count == 1).all())  # to look, a GPU would have to wait
+            return _Positives(text, weight / count, distinct)
+        own = batch.rows
+        near = nearly_equal(batch, self.similarity) & used & used[own, None]
+        near |= text[own, None] == text
+        return _Positives(text, weight / batch.gather(near.sum(-1)), False, near, first)
+
+
+@dataclass(frozen=True)
+class _Positives:
+    """Which samples are each other's positives: those of equal ``text`` (B,), or as ``near`` (b, B) says.
+
+    ``share`` (B,) is a sample's weight, divided by the number of its positives. ``distinct``: each is its own alone.
+    ``first`` is the sample of the first row of ``near``.
+    """
+
+    text: Tensor
+    share: Tensor
+    distinct: bool
+    near: Tensor | None = None
+    first: int = 0
+
+    def take_from_(self, slope: Tensor, tile: Tile) -> None:
+        """Subtract the targets of both directions."""
+        if self.distinct:
+            diagonal, place = _diagonal(slope, tile)
+            diagonal.sub_(2 * self.share[place])
+        else:
+            slope.sub_(self._targets(tile))
+
+    def dot(self, logits: Tensor, tile: Tile) -> Tensor:
+        """() the sum of target x logit."""
+        if self.distinct:
+            diagonal, place = _diagonal(logits, tile)
+            return 2 * (self.share[place] * diagonal).sum()
+        return row_dots(self._targets(tile), logits).sum()
+
+    def _targets(self, tile: Tile) -> Tensor:
+        rows, columns = tile
+        if self.near is None:
+            positive = self.text[rows, None] == self.text[columns]
+        else:
+            positive = self.near[rows.start - self.first : rows.stop - self.first, columns]
+        return torch.where(positive, self.share[rows, None] + self.share[columns], 0)
+
+
+def _diagonal(found: Tensor, tile: Tile) -> tuple[Tensor, slice]:
+    """A tile's entries on the diagonal of the whole matrix, as a view, and their places there."""
+    rows, columns = tile
+    diagonal = found.diagonal(rows.start - columns.start)
+    first = max(rows.start, columns.start)
+    return diagonal, slice(first, first + len(diagonal))
+
+
+def _cross_entropy(
+    found: Sequence[Tile],
+    weight: Tensor,
+    normalizers: Tensor,
+    absent: Tensor | None,
+    positives: _Positives,
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The weighted sum of both directions' cross-entropies over the tiles' rows, and its gradients."""
+    images, texts = UnitRows.of(image), UnitRows.of(text)
+    to_image, to_text = torch.zeros_like(image), torch.zeros_like(text)
+    scaled, bounded, memory = weighted(normalizers, weight), is_bounded(scale), buffers(2, image, found)
+    own = slice(min((rows.start for rows, _ in found), default=0), max((rows.stop for rows, _ in found), default=0))
+    value = torch.where(weight > 0, weight * normalizers, 0)[:, own].sum()
+    for tile in found:
+        logits, slope = similarities(images, texts, tile, memory[0], scale), shaped(memory[1], tile).zero_()
+        value -= positives.dot(logits, tile)
+        add_softmaxes_(hide_(logits, tile, absent), tile, scaled, slope, slope, bounded=bounded)
+        positives.take_from_(slope, tile)
+        add_gradients(slope, images, texts, tile, to_image, to_text)
+    texts.finish_gradient_(to_text, scale)
+    return value, (to_image, to_text, images.finish_gradient_(to_image, scale))
 
 
 def nearly_equal(batch: LossInput, similarity: float) -> Tensor:
@@ -113,42 +215,6 @@ def nearly_equal(batch: LossInput, similarity: float) -> Tensor:
         unit = F.normalize(unit - mean[group], dim=-1)
         total, share = total + weight * (unit[own] @ unit.T), share + weight
     return (share > 0) & (total >= similarity * share)
-
-
-def _cross_entropy(logits: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-    """(B,) ``-sum_j target_bj log softmax(logits)_bj`` over the entries that are not hidden."""
-    log_p = logits.masked_fill(hidden, -torch.inf).log_softmax(-1)
-    return -(target * log_p.masked_fill(hidden, 0)).sum(-1)
-
-
-def _column_cross_entropy(logits: Tensor, target: Tensor, hidden: Tensor, weight: Tensor, batch: LossInput) -> Tensor:
-    """() this rank's share of ``sum_j w_j CE(column j)``, from its rows (b, B) of the similarities.
-
-    Args:
-        target: (b, B), with columns that sum to 1 over the rows of all ranks.
-    """
-    visible = logits.masked_fill(hidden, -torch.inf)
-    partial = visible.detach().logsumexp(0, keepdim=True)
-    normalizer = batch.gather(partial).logsumexp(0)
-    own = cast(Tensor, _ColumnNormalizers.apply(visible, normalizer, weight, batch.rows))
-    return own - (weight * target * logits.masked_fill(hidden, 0)).sum()
-
-
-class _ColumnNormalizers(torch.autograd.Function):
-    """``sum_j w_j logsumexp(column j)`` of some rows of a matrix, where the logsumexp over all rows is known.
-
-    The value is that of this rank's columns; the gradient, ``w_j softmax(column j)``, that of its rows in all columns.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, normalizer: Tensor, weight: Tensor, own: slice) -> Tensor:
-        ctx.save_for_backward(logits, normalizer, weight)
-        return (weight * normalizer)[own].sum()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        logits, normalizer, weight = ctx.saved_tensors
-        return grads[0] * weight * (logits - normalizer).exp(), None, None, None
 
 
 def _all_different(rows: Tensor) -> CaptionView:

@@ -2,51 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.plugins.losses.rows import (
-    IMAGE,
-    TEXT,
-    AverageOver,
-    average_weights,
-    cross_modal,
-    mask_rows,
-    row_range,
-    zero_with_graph,
+from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, average_weights, cross_modal, row_range, zero_with_graph
+from kdkit.plugins.losses.similarity_tiles import (
+    Tile,
+    UnitRows,
+    absent_samples,
+    add_gradients,
+    add_softmaxes_,
+    buffers,
+    default_rows,
+    gathered_normalizers,
+    hide_,
+    is_bounded,
+    log_normalizers,
+    present_rows,
+    row_dots,
+    shaped,
+    similarities,
+    tiles,
+    weighted,
+    with_gradients,
 )
 
 
 @dataclass(frozen=True)
 class _Teacher:
-    """One teacher's unit rows (B, D) in one direction; zeros where ``weight`` (B,) is 0."""
+    """One teacher's rows (B, D), which may be anything where ``weight`` (B,) is 0."""
 
-    query: Tensor
-    key: Tensor
+    image: UnitRows
+    text: UnitRows
     scale: float
     weight: Tensor
-
-    def turned(self, query: str) -> _Teacher:
-        """The rows with ``query`` as the query signal."""
-        return self if query == IMAGE else replace(self, query=self.key, key=self.query)
-
-    def probabilities(self, rows: slice, domain: Tensor | None) -> Tensor:
-        """(rows, B): softmax over the samples that the teacher covers (in the row's domain)."""
-        logits = self.scale * self.query[rows] @ self.key.T
-        return logits.masked_fill_(hidden(self.weight > 0, domain, rows), -torch.inf).softmax(-1)
+    absent: Tensor | None
 
 
-def hidden(covered: Tensor, domain: Tensor | None, rows: slice) -> Tensor:
-    """(rows, B) true for entries outside of a softmax. Every sample is in its own, so no softmax is empty."""
-    number = torch.arange(len(covered), device=covered.device)
-    visible = covered & (covered if domain is None else domain[rows, None] == domain)
-    return ~(visible | (number[rows, None] == number))
+@dataclass(frozen=True)
+class _Group:
+    """Teachers whose mean is one target, and ``share`` (B,): the weight of a row, and of a column, in the loss."""
+
+    teachers: list[_Teacher]
+    total: Tensor
+    share: Tensor
+    absent: Tensor | None
+
+    def parts(self) -> list[Tensor]:
+        """(B,) of ``share`` for each teacher."""
+        total = torch.where(self.total > 0, self.total, 1)
+        return [self.share * teacher.weight / total for teacher in self.teachers]
 
 
 class RelationalDistillation(nn.Module):
@@ -63,8 +73,8 @@ class RelationalDistillation(nn.Module):
         student_temperature: 1 / c; None for the student's own, trained ``logit_scale``.
         within_domain: softmax only over samples of the row's own domain.
         average_over: unit of the average, see :func:`~kdkit.plugins.losses.rows.average_weights`.
-        chunk: rows of similarities in memory at a time: a few buffers of chunk x B, whatever the number of
-            teachers.
+        chunk: rows of a tile of similarities; it has twice as many columns. Five tiles are in memory at a time,
+            whatever the number of teachers. None for 320 on a CPU and 2048 on a GPU.
 
     Example:
         >>> rows = torch.eye(2)
@@ -83,7 +93,7 @@ class RelationalDistillation(nn.Module):
         student_temperature: float | None = None,
         within_domain: bool = False,
         average_over: AverageOver = "pairs",
-        chunk: int = 512,
+        chunk: int | None = None,
     ) -> None:
         super().__init__()
         self.targets, self.temperature, self.temperatures = targets, temperature, dict(temperatures or {})
@@ -91,21 +101,29 @@ class RelationalDistillation(nn.Module):
         self.average_over, self.chunk = average_over, chunk
 
     def forward(self, batch: LossInput) -> Tensor:
-        """``image`` and ``text`` rows (B, D) of teachers and student, and the student's ``logit_scale`` -> () >= 0."""
+        """``image`` and ``text`` rows (B, D) of teachers and student, and the student's ``logit_scale`` -> () >= 0.
+
+        Of several ranks, each computes its images against all texts; these similarities serve both directions.
+        """
         views = cross_modal(batch)
         if not views:
             return zero_with_graph(batch)
-        taught = torch.stack([view.weight > 0 for view in views]).any(0)
-        student = {name: F.normalize(mask_rows(batch.student[name], taught), dim=-1) for name in (IMAGE, TEXT)}
-        scale = self._student_scale(batch)
-        domain = batch.domain if self.within_domain else None
-        teachers = [self._teacher(view) for view in views]
-        chunks = _chunks(row_range(batch), self.chunk)
-        parts = [
-            self._direction(student[query], student[key], scale, [t.turned(query) for t in teachers], domain, chunks)
-            for query, key in ((IMAGE, TEXT), (TEXT, IMAGE))
-        ]
-        return (parts[0] + parts[1]) / 2
+        groups = self._groups([self._teacher(view) for view in views])
+        absent = absent_samples(torch.stack([view.weight for view in views]).sum(0))
+        image, text = (present_rows(batch.student[name], absent) for name in (IMAGE, TEXT))
+        scale, size = self._student_scale(batch), self.chunk or default_rows(image.device)
+        found = tiles(row_range(batch), len(image), size)
+        compute = _Divergence(groups, batch.domain if self.within_domain else None, found, batch.rows)
+        with torch.no_grad():
+            compute.prepare(image, text, scale, batch.gather)
+        return with_gradients(compute, image, text, scale)
+
+    def _groups(self, teachers: list[_Teacher]) -> list[_Group]:
+        grouped = [teachers] if self.targets == "ensemble" else [[teacher] for teacher in teachers]
+        totals = [torch.stack([teacher.weight for teacher in group]).sum(0) for group in grouped]
+        shares = average_weights(totals, self.average_over) / 2  # the mean of both directions
+        absent = [absent_samples(total) for total in totals]
+        return [_Group(*group) for group in zip(grouped, totals, shares, absent, strict=True)]
 
     def _student_scale(self, batch: LossInput) -> Tensor:
         if self.student_temperature is None:
@@ -113,84 +131,69 @@ class RelationalDistillation(nn.Module):
         return batch.student[IMAGE].new_tensor(1 / self.student_temperature)
 
     def _teacher(self, view: TeacherView) -> _Teacher:
-        keep = view.weight > 0
-        rows = {name: F.normalize(mask_rows(view.target[name], keep), dim=-1) for name in (IMAGE, TEXT)}
         scale = 1 / self.temperatures.get(view.name, self.temperature)
-        return _Teacher(rows[IMAGE], rows[TEXT], scale, view.weight)
-
-    def _direction(
-        self,
-        query: Tensor,
-        key: Tensor,
-        scale: Tensor,
-        teachers: list[_Teacher],
-        domain: Tensor | None,
-        chunks: list[slice],
-    ) -> Tensor:
-        groups = [teachers] if self.targets == "ensemble" else [[teacher] for teacher in teachers]
-        share = average_weights([_total(group) for group in groups], self.average_over)
-        parts = [
-            cast(Tensor, _Divergence.apply(query, key, scale, rows, group, domain, chunks))
-            for rows, group in zip(share, groups, strict=True)
-        ]
-        return torch.stack(parts).sum()
+        image, text = (UnitRows.constant(view.target[name]) for name in (IMAGE, TEXT))
+        return _Teacher(image, text, scale, view.weight, absent_samples(view.weight))
 
 
-class _Divergence(torch.autograd.Function):
-    """``sum_b share_b KL(mean of the group's probabilities || the student's)`` over this rank's rows, some at a time.
+class _Divergence:
+    """``sum_b share_b KL(mean of a group's probabilities || the student's)`` of both directions, and its gradients.
 
-    The gradient with respect to a row's logits is ``share_b (q - p)``, known with the value. It is propagated to the
-    features at once, so that nothing of size B x B outlives its chunk and nothing is computed twice.
+    The gradient with respect to the logits is ``share (q - p)``, known with the value. The slopes of both directions
+    are added before they are propagated to the features. Five buffers of a tile's size serve all tiles and teachers.
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        scale: Tensor,
-        share: Tensor,
-        group: list[_Teacher],
-        domain: Tensor | None,
-        chunks: list[slice],
-    ) -> Tensor:
-        total = _total(group)
-        value, to_scale = query.new_zeros(()), query.new_zeros(())
-        to_query, to_key = torch.zeros_like(query), torch.zeros_like(key)
-        for rows in chunks:
-            target = _mean_probabilities(group, total, rows, domain)
-            similarity = query[rows] @ key.T
-            out = hidden(total > 0, domain, rows)
-            log_q = (scale * similarity).masked_fill_(out, -torch.inf).log_softmax(-1)
-            # Rows without a teacher have a target of 0; masked columns have log q = -inf.
-            divergence = (torch.special.xlogy(target, target) - target * log_q.masked_fill(out, 0)).sum(-1)
-            value += (share[rows] * divergence).sum()
-            if any(ctx.needs_input_grad):
-                slope = share[rows, None] * (target.sum(-1, keepdim=True) * log_q.exp_() - target)
-                to_query[rows] = scale * slope @ key
-                to_key += scale * slope.T @ query[rows]
-                to_scale += (slope * similarity).sum()
-        ctx.save_for_backward(to_query, to_key, to_scale)
+    def __init__(self, groups: list[_Group], domain: Tensor | None, found: list[Tile], own: slice) -> None:
+        self._groups, self._domain, self._tiles, self._own = groups, domain, found, own
+
+    def prepare(self, image: Tensor, text: Tensor, scale: Tensor, gather: Callable[[Tensor], Tensor]) -> None:
+        """Find all normalizers; a collective call."""
+        teachers = [teacher for group in self._groups for teacher in group.teachers]
+        absent = [group.absent for group in self._groups]
+        found = [log_normalizers(t.image, t.text, t.scale, self._tiles, [t.absent], self._domain) for t in teachers]
+        student = log_normalizers(UnitRows.of(image), UnitRows.of(text), scale, self._tiles, absent, self._domain)
+        normalizers = gathered_normalizers(torch.cat([*found, student]), gather)
+        parts = [part for group in self._groups for part in group.parts()]
+        self._teachers = [weighted(n, part) for n, part in zip(normalizers, parts, strict=False)]
+        self._student = normalizers[len(teachers) :]
+
+    def __call__(self, image: Tensor, text: Tensor, scale: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        images, texts = UnitRows.of(image), UnitRows.of(text)
+        to_image, to_text = torch.zeros_like(image), torch.zeros_like(text)
+        value = self._constant()
+        memory = buffers(5, image, self._tiles)
+        for tile in self._tiles:
+            logits = similarities(images, texts, tile, memory[0], scale)
+            slope, *spare = (shaped(part, tile) for part in memory[1:])
+            value += self._add_slopes(slope.zero_(), logits, tile, spare, is_bounded(scale))
+            add_gradients(slope, images, texts, tile, to_image, to_text)
+        texts.finish_gradient_(to_text, scale)
+        return value, (to_image, to_text, images.finish_gradient_(to_image, scale))
+
+    def _constant(self) -> Tensor:
+        """The terms of this rank's rows and columns that need no matrix."""
+        total = []
+        for group, normalizers in zip(self._groups, self._student, strict=True):
+            share = group.share[self._own]
+            log_share = torch.where(share > 0, normalizers[:, self._own] - share.log(), 0)
+            total.append((share * log_share).sum())
+        return torch.stack(total).sum()
+
+    def _add_slopes(self, slope: Tensor, logits: Tensor, tile: Tile, spare: list[Tensor], bounded: bool) -> Tensor:
+        """Add the slopes of the student's ``logits`` towards all targets; returns the other terms of the value ()."""
+        by_row, by_column, scratch = spare
+        value, teachers = slope.new_zeros(()), iter(self._teachers)
+        for group, normalizers in zip(self._groups, self._student, strict=True):
+            by_row.zero_()
+            by_column.zero_()
+            for teacher in group.teachers:
+                found = similarities(teacher.image, teacher.text, tile, scratch.view(-1), teacher.scale)
+                hide_(found, tile, teacher.absent, self._domain)
+                add_softmaxes_(found, tile, next(teachers), by_row, by_column, bounded=is_bounded(teacher.scale))
+            for target in (by_row, by_column):
+                torch.clamp(target, min=torch.finfo(target.dtype).tiny, out=scratch).log_().sub_(logits)
+                value += row_dots(target, scratch).sum()
+                slope.sub_(target)
+            hide_(scratch.copy_(logits), tile, group.absent, self._domain)
+            add_softmaxes_(scratch, tile, weighted(normalizers, group.share), slope, slope, bounded=bounded)
         return value
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        to_query, to_key, to_scale = ctx.saved_tensors
-        return grads[0] * to_query, grads[0] * to_key, grads[0] * to_scale, None, None, None, None
-
-
-def _chunks(rows: range, size: int) -> list[slice]:
-    return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
-
-
-def _total(group: list[_Teacher]) -> Tensor:
-    return torch.stack([teacher.weight for teacher in group]).sum(0)
-
-
-def _mean_probabilities(group: list[_Teacher], total: Tensor, rows: slice, domain: Tensor | None) -> Tensor:
-    """(rows, B): the teachers' softmaxes, averaged by trust; 0 in rows that no teacher covers."""
-    share = [teacher.weight / torch.where(total > 0, total, 1) for teacher in group]
-    mean = share[0][rows, None] * group[0].probabilities(rows, domain)
-    for part, teacher in zip(share[1:], group[1:], strict=True):
-        mean += part[rows, None] * teacher.probabilities(rows, domain)
-    return mean

@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.core.base.errors import KdkitError
 from kdkit.core.contracts import LossInput, TeacherView
-from kdkit.plugins.losses.rows import (
-    IMAGE,
-    TEXT,
-    AverageOver,
-    average_weights,
-    cross_modal,
-    mask_rows,
-    row_range,
-    zero_with_graph,
+from kdkit.plugins.losses.rows import IMAGE, TEXT, AverageOver, average_weights, cross_modal, row_range, zero_with_graph
+from kdkit.plugins.losses.similarity_tiles import (
+    UnitRows,
+    absent_samples,
+    add_gradients,
+    default_rows,
+    parts,
+    present_rows,
+    similarities,
+    with_gradients,
 )
 
 MAX_LOG_SCALE = math.log(100)
@@ -71,15 +72,17 @@ class InteractiveContrast(nn.Module):
     def forward(self, batch: LossInput) -> Tensor:
         """Teachers with ``image`` and ``text`` rows (B, D) -> () in [0, inf)."""
         rows = row_range(batch)
-        parts = [_pairing(view, rows) for view in cross_modal(batch)]
-        if not parts:
+        pairings = [_pairing(view, rows) for view in cross_modal(batch)]
+        if not pairings:
             # DistributedDataParallel requires a gradient of the scale too.
             return zero_with_graph(batch) + 0 * self.scale
         if self.mix_teachers:
-            parts = [_mixed(parts, rows)]
-        share = average_weights([part.weight for part in parts], self.average_over)[:, rows.start : rows.stop]
-        scale = self._scale()
-        return (share * torch.stack([_contrast(part, scale, rows) for part in parts])).sum()
+            pairings = [_mixed(pairings, rows)]
+        shares = average_weights([pairing.weight for pairing in pairings], self.average_over) / 2  # two directions
+        # Teachers may share the student's rows: one gradient of each tensor is enough.
+        student = {id(x): x for pairing in pairings for x in pairing.student.values()}
+        compute = partial(_contrast, pairings, shares, list(student), rows)
+        return with_gradients(compute, self._scale(), *student.values())
 
     def _scale(self) -> Tensor:
         if not self.exp:
@@ -90,11 +93,12 @@ class InteractiveContrast(nn.Module):
 
 
 def _pairing(view: TeacherView, rows: range) -> _Pairing:
-    keep = view.weight > 0
+    absent = absent_samples(view.weight)
+    own = None if absent is None else absent[rows.start : rows.stop]
     return _Pairing(
         view.weight,
-        {name: mask_rows(view.student[name], keep[rows.start : rows.stop]) for name in (IMAGE, TEXT)},
-        {name: mask_rows(view.target[name], keep) for name in (IMAGE, TEXT)},
+        {name: present_rows(view.student[name], own) for name in (IMAGE, TEXT)},
+        {name: present_rows(view.target[name].detach(), absent) for name in (IMAGE, TEXT)},
     )
 
 
@@ -118,14 +122,44 @@ def _mixed(parts: list[_Pairing], rows: range) -> _Pairing:
     )
 
 
-def _contrast(part: _Pairing, scale: Tensor, rows: range) -> Tensor:
-    """(b,) mean of both directions. A row without weight sees itself alone: a cross-entropy of exactly 0."""
-    covered, place = part.weight > 0, torch.arange(len(part.weight), device=part.weight.device)
-    own = slice(rows.start, rows.stop)
-    hidden = ~(covered & covered[own, None] | (place == place[own, None]))
-    total = torch.zeros_like(part.weight[own])
-    for query, key in ((IMAGE, TEXT), (TEXT, IMAGE)):
-        logits = scale * F.normalize(part.student[query], dim=-1) @ part.target[key].T
-        logits = logits.masked_fill(hidden, -torch.inf)
-        total = total + torch.logsumexp(logits, dim=-1) - logits.diagonal(offset=rows.start)
-    return total / 2
+def _contrast(
+    pairings: list[_Pairing], shares: Tensor, names: list[int], rows: range, scale: Tensor, *student: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """The weighted sum of both directions' cross-entropies, and the gradients of the scale and the student's rows.
+
+    ``names`` are the student's tensors as :func:`id` gives them. Each softmax is over a whole row, so its slope is
+    known as soon as its tile of rows is.
+    """
+    queries = dict(zip(names, map(UnitRows.of, student), strict=True))
+    gradients = {name: torch.zeros_like(query.rows) for name, query in queries.items()}
+    size, total = default_rows(scale.device), shares.shape[1]
+    memory = student[0].new_empty(min(size, len(rows)) * total)
+    value = student[0].new_zeros(())
+    for pairing, share in zip(pairings, shares, strict=True):
+        absent = absent_samples(pairing.weight)
+        for query, key in ((IMAGE, TEXT), (TEXT, IMAGE)):
+            name, keys = id(pairing.student[query]), UnitRows(pairing.target[key])
+            for part in parts(range(len(rows)), size):
+                own = slice(rows.start + part.start, rows.start + part.stop)
+                tile = (part, slice(0, total))
+                logits = similarities(queries[name], keys, tile, memory, scale)
+                value += _to_slope_(logits, share[own], own.start, absent)
+                add_gradients(logits, queries[name], keys, tile, gradients[name])
+    to_scale = [queries[name].finish_gradient_(gradient, scale) for name, gradient in gradients.items()]
+    return value, [torch.stack(to_scale).sum(), *gradients.values()]
+
+
+def _to_slope_(logits: Tensor, share: Tensor, first: int, absent: Tensor | None) -> Tensor:
+    """Turn the logits of some rows into ``share * (softmax - target)``; the first row's target is column ``first``.
+
+    Returns:
+        () their cross-entropies, weighted by ``share``.
+    """
+    if absent is not None:  # each softmax has a column that is present, or no weight
+        logits.masked_fill_(absent, torch.finfo(logits.dtype).min)
+    top = logits.amax(-1)
+    right = logits.diagonal(first) - top
+    total = logits.sub_(top[:, None]).exp_().sum(-1)
+    logits.mul_((share / total)[:, None])
+    logits.diagonal(first).sub_(share)
+    return (share * (total.log() - right)).sum()
