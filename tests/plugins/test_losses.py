@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdkit.core.contracts import LossInput, TeacherView
+from kdkit.core.contracts import CaptionView, LossInput, TeacherView
 from kdkit.core.plugin_system.discovery import load_catalogue
+from kdkit.plugins.losses import clip as clip_module
+from kdkit.plugins.losses import crd as crd_module
+from kdkit.plugins.losses import icl as icl_module
 from kdkit.plugins.losses.clip import ClipLoss
 from kdkit.plugins.losses.crd import RelationalDistillation
 from kdkit.plugins.losses.fd import FeatureDistillation
@@ -331,6 +334,42 @@ def test_chunked_equals_plain(size: int, chunk: int, seed: int, targets: Any, wi
     assert number(whole) == pytest.approx(number(parts), rel=1e-12, abs=1e-14)
     for name in ("image", "text", "logit_scale"):
         assert torch.allclose(grad(plain, name), grad(pieces, name), rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("made", ["own", "equal", "similar", "icl", "crd"])
+@pytest.mark.parametrize("scale", [3.0, 95.0])
+def test_tiles_change_nothing(made: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ragged tiles against one, with exponents that need a shift of their own and with those that need none."""
+    losses: dict[str, Callable[[], nn.Module]] = {
+        "icl": lambda: InteractiveContrast(initial=math.log(scale)),
+        "crd": lambda: RelationalDistillation(targets="ensemble", temperature=1 / scale, within_domain=True),
+    }
+    loss = losses.get(made, lambda: ClipLoss(positives=cast(Any, made), similarity=0.2))().double()
+    found = []
+    for rows in (64, 2):
+        for module in (crd_module, clip_module, icl_module):
+            monkeypatch.setattr(module, "default_rows", lambda _, rows=rows: rows)
+        batch = make_batch(seed=2, size=11)
+        batch.student["logit_scale"].data.fill_(scale)
+        weight, text = torch.ones(11).double(), torch.tensor([0, 1, 0, 3, 4, 1, 6, 7, 7, 7, 10])
+        weight[[2, 5]] = 0
+        batch = replace(batch, captions=CaptionView(weight, text))
+        value = loss(batch)
+        leaves = [*batch.student.values(), *(x for v in batch.teachers for x in v.student.values())]
+        once, again = (torch.autograd.grad(2 * value, leaves, allow_unused=True, retain_graph=True) for _ in range(2))
+        found.append([value, *(x for x in once if x is not None)])
+        assert all(x is y is None or torch.equal(x, y) for x, y in zip(once, again, strict=True))
+    for one, many in zip(*found, strict=True):
+        assert torch.allclose(one, many, rtol=1e-9, atol=1e-13)
+    if made == "equal":
+        assert number(value) == pytest.approx(
+            reference.clip(student_of(batch), scale, weight.tolist(), text.tolist()), rel=1e-10
+        )
+    if made == "crd":
+        wanted = reference.crd_ensemble(
+            views_of(batch), student_of(batch), scale, temperatures=[1 / scale] * 3, domain=batch.domain.numpy()
+        )
+        assert number(value) == pytest.approx(wanted, rel=1e-9)
 
 
 def test_the_catalogue_makes_the_losses() -> None:
