@@ -74,7 +74,7 @@ class RelationalDistillation(nn.Module):
         within_domain: softmax only over samples of the row's own domain.
         average_over: unit of the average, see :func:`~kdkit.plugins.losses.rows.average_weights`.
         chunk: rows of a tile of similarities; it has twice as many columns. Five tiles are in memory at a time,
-            whatever the number of teachers. None for 320 on a CPU and 2048 on a GPU.
+            whatever the number of teachers. None for 384 on a CPU and 2048 on a GPU.
 
     Example:
         >>> rows = torch.eye(2)
