@@ -180,7 +180,7 @@ def test_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
     system = fsspec.filesystem("memory")
     system.pipe("/a.tar", CONTENT)
     with raises_error("KD-DATA-228"):
-        remote._fetch(remote_files.FsspecFiles(system, "memory"), file, tmp_path)
+        remote._fetch(remote_files.FsspecFiles(system, "memory"), file, tmp_path, Silent())
     system.rm("/a.tar")
     assert list(tmp_path.glob("a.tar*")) == [tmp_path / "a.tar.part.stamp"]
 
