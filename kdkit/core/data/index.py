@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
@@ -55,6 +57,17 @@ class SampleIndex:
     def part(self, rows: NDArray[np.int64]) -> SampleIndex:
         """An index of the samples ``rows`` alone."""
         return SampleIndex(self.samples.take(rows), self.digests[rows], self.may_skip[rows])
+
+    def digest_of(self, rows: NDArray[np.int64], *, labels: bool = True) -> str:
+        """Hex digest of the ids, contents, domains, splits and, if asked, labels of ``rows``, in their order."""
+        names = [self.domains, self.classes if labels else {}]
+        digest = hashlib.sha256(json.dumps(names, sort_keys=True).encode())
+        for start in range(0, len(rows), TEXTS):
+            ids = self.samples.column("id").take(pa.array(rows[start : start + TEXTS]))
+            digest.update(json.dumps(ids.to_pylist()).encode())
+        for values in (self.digests, self.domain_index, self.split_index, *([self.label_index] if labels else [])):
+            digest.update(values[rows].tobytes())
+        return digest.hexdigest()
 
     def keyed(self, rows: Iterable[int]) -> list[tuple[SampleKey, Sample]]:
         """The samples of ``rows`` with their journal keys."""

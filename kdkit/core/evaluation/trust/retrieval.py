@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.contracts import IMAGE, SPLITS, TEXT, Reporter
+from kdkit.core.contracts import IMAGE, TEXT, Reporter
 from kdkit.core.evaluation.retrieval import at_least_as_near
 from kdkit.core.evaluation.sampling import GROUP
 from kdkit.core.evaluation.trust.measurements import SCORES, DomainCount
@@ -63,12 +63,10 @@ class RetrievalTrust:
     def fingerprint(self, column: Column) -> str:
         """Digest of everything that the scores depend on."""
         index = self._index
-        digest = hashlib.sha256(json.dumps([column.fingerprint, OTHERS, LEAST, POOL, self._every_sample]).encode())
         rows = index.select(split=None if self._every_sample else "calibration")
-        for row in rows:
-            domain, split = index.domains[index.domain_index[row]], SPLITS[index.split_index[row]]
-            digest.update(json.dumps([index.ids[row], domain, split]).encode())
-        digest.update(index.digests[rows].tobytes())  # of image, text and group
+        samples = index.digest_of(rows, labels=False)
+        inputs = [column.fingerprint, OTHERS, LEAST, POOL, self._every_sample, samples]
+        digest = hashlib.sha256(json.dumps(inputs).encode())
         digest.update((column.locate(index)[rows] >= 0).tobytes())
         return digest.hexdigest()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdkit.core.contracts import SPLITS, Reporter
+from kdkit.core.contracts import Reporter
 from kdkit.core.data.prompts import all_prompts
 from kdkit.core.evaluation.evaluator import FeatureEvaluator
 from kdkit.core.evaluation.metrics import design_effect
@@ -38,13 +38,9 @@ class ZeroShotTrust:
         table = self._table
         rows = table.select(labeled=True)
         prompts = column.text_digest(all_prompts(self._prompts))
-        inputs = [column.fingerprint, self._prompts, prompts, LOGIT_SCALE, "evidence of groups"]
+        samples = table.digest_of(rows)
+        inputs = [column.fingerprint, self._prompts, prompts, LOGIT_SCALE, "evidence of groups", samples]
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
-        for row in rows:
-            domain, split = table.domains[table.domain_index[row]], SPLITS[table.split_index[row]]
-            label = table.classes[domain][table.label_index[row]]
-            digest.update(json.dumps([table.ids[row], domain, label, split]).encode())
-        digest.update(table.digests[rows].tobytes())
         digest.update((column.locate(table)[rows] >= 0).tobytes())
         return digest.hexdigest()
 

@@ -52,6 +52,7 @@ class Column:
         self._starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
         self._count = int(self._starts[-1])
         self._only = self.shards[0] if len(self.shards) == 1 else None
+        self._located: tuple[SampleIndex, Rows] | None = None  # what the last index found
 
     @property
     def teacher(self) -> str:
@@ -89,7 +90,11 @@ class Column:
 
         Rows of a shared column have no ids and are found by content digest.
         """
-        return self._row_of.find(index.ids, index.digests)
+        located = self._located
+        if located is None or located[0] is not index:
+            located = self._located = index, self._row_of.find(index.ids, index.digests)
+            located[1].flags.writeable = False
+        return located[1]
 
     def unreadable(self, index: SampleIndex) -> NDArray[np.bool_]:
         """(N,) samples whose present image could not be read for features, and has none, or for an answer."""
@@ -140,6 +145,7 @@ class Column:
                 writable.close()
 
     def _forget(self) -> None:
+        self._located = None
         for name in ("present", "_row_of", "_failed", "_unanswered"):
             vars(self).pop(name, None)
 
