@@ -25,6 +25,7 @@ from kdkit.plugins.losses.similarity_tiles import (
     gathered_normalizers,
     hide_,
     is_bounded,
+    is_readable,
     log_normalizers,
     present_rows,
     row_dots,
@@ -102,7 +103,7 @@ class ClipLoss(nn.Module):
         if self.positives == "equal":
             ordered = text.sort().values
             count = torch.searchsorted(ordered, text, right=True) - torch.searchsorted(ordered, text)
-            distinct = weight.device.type == "cpu" and bool((count == 1).all())  # to look, a GPU would have to wait
+            distinct = is_readable(weight) and bool((count == 1).all())
             return _Positives(text, weight / count, distinct)
         own = batch.rows
         near = nearly_equal(batch, self.similarity) & used & used[own, None]

@@ -22,7 +22,8 @@ SHORTEST = 1e-12
 """Shorter rows count as this long, as in ``torch.nn.functional.normalize``."""
 LARGEST_EXPONENT = 64.0
 """exp of all logits up to this size, and their sums, are normal numbers of float32: no row needs a shift of its own."""
-ALL = slice(None)
+READABLE = ("cpu",)
+"""Types of devices whose numbers the host reads without waiting."""
 
 Tile = tuple[slice, slice]
 Compute = Callable[..., tuple[Tensor, Sequence[Tensor]]]
@@ -42,11 +43,11 @@ class UnitRows:
 
     @classmethod
     def constant(cls, rows: Tensor) -> UnitRows:
-        """Of rows without gradient, whose lengths may be 1 already; to look, a GPU would have to wait."""
+        """Of rows without gradient, whose lengths may be 1 already."""
         found = cls.of(rows)
         assert found.inverse is not None
         near = (found.inverse - 1).abs() <= 8 * torch.finfo(rows.dtype).eps
-        return cls(found.rows) if rows.device.type == "cpu" and bool(near.all()) else found
+        return cls(found.rows) if is_readable(rows) and bool(near.all()) else found
 
     def finish_gradient_(self, gradient: Tensor, scale: Tensor) -> Tensor:
         """Make what :func:`add_gradients` collected the gradient of the rows, if logits are ``scale`` x similarity.
@@ -133,9 +134,9 @@ def row_dots(x: Tensor, y: Tensor) -> Tensor:
 
 
 def absent_samples(weight: Tensor) -> Tensor | None:
-    """(B,) bool where the weight is 0; None if a CPU sees that there are none. To look, a GPU would have to wait."""
+    """(B,) bool where the weight is 0; None if there are none, which is not looked for on a GPU."""
     absent = weight == 0
-    return None if weight.device.type == "cpu" and not bool(absent.any()) else absent
+    return None if is_readable(weight) and not bool(absent.any()) else absent
 
 
 def present_rows(x: Tensor, absent: Tensor | None) -> Tensor:
@@ -157,8 +158,13 @@ def hide_(logits: Tensor, tile: Tile, absent: Tensor | None, domain: Tensor | No
 
 
 def is_bounded(scale: Tensor | float) -> bool:
-    """Whether all exponentials of ``scale`` x cosine are normal numbers; a GPU does not wait to know."""
-    return not (isinstance(scale, Tensor) and scale.device.type != "cpu") and float(scale) <= LARGEST_EXPONENT
+    """Whether all exponentials of ``scale`` x cosine are known to be normal numbers."""
+    return (not isinstance(scale, Tensor) or is_readable(scale)) and float(scale) <= LARGEST_EXPONENT
+
+
+def is_readable(x: Tensor) -> bool:
+    """Whether the host may look at numbers; for those of a GPU, it would have to wait."""
+    return x.device.type in READABLE
 
 
 def log_normalizers(

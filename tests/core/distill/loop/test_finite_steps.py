@@ -26,6 +26,7 @@ from kdkit.core.distill.loop.checkpoint_files import Progress
 from kdkit.core.distill.loop.finite_steps import READ_EVERY
 from kdkit.core.distill.loop.sharding import Sharding
 from kdkit.core.distill.loop.train import train
+from kdkit.plugins.losses import similarity_tiles
 from tests.core.distill.loop.test_sharding import BATCH, SETTINGS, STEPS, Loader, Size, make_task, same
 from tests.core.distill.toy_runs import Heard
 from tests.errors import raises_error
@@ -191,6 +192,7 @@ def test_a_device_is_read_at_logged_steps_alone(tmp_path: Path, monkeypatch: pyt
     """Reading makes the host wait. Steps between two logged ones read nothing of the device: the two readings are those
     of the moving average's counter, which torch keeps on the CPU."""
     monkeypatch.setattr(parallel, "MASKED", ("cpu",))
+    monkeypatch.setattr(similarity_tiles, "READABLE", ())
     steps, counts, mode = 14, list[int](), Reads()  # type: ignore[no-untyped-call]  # torch's
 
     class Counting(Loader):
