@@ -96,14 +96,14 @@ def test_a_mistake_is_named_with_its_line(old: str, new: str) -> None:
 
 
 def test_a_suite_of_several_files_names_every_data_set_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "kdkit_two"
+    package = tmp_path / "kdkit_stains"
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "all.yaml").write_text("summary: all\nparts: [one.yaml]\n")
     (package / "one.yaml").write_text(ONE)
     (package / "twice.yaml").write_text("summary: all\nparts: [one.yaml, one.yaml]\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    catalogue = catalogue_of("kdkit_two:all.yaml", "kdkit_two:twice.yaml")
+    catalogue = catalogue_of("kdkit_stains:all.yaml", "kdkit_stains:twice.yaml")
     assert list(load_suite("suite-0", catalogue).datasets) == ["stains"]
     with raises_error("KD-EVAL-251", where="one.yaml:3"):
         load_suite("suite-1", catalogue)
