@@ -43,9 +43,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--samples", type=int, default=40_000)
     options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--folder", help="on the disk to measure; default: that of temporary files")
     given = options.parse_args()
     orders = {name: batches_of(given.samples, blocks=name == "block order") for name in ("block order", "random order")}
-    with tempfile.TemporaryDirectory(dir=".") as place:
+    with tempfile.TemporaryDirectory(dir=given.folder) as place:
         folder = Path(place)
         for teacher in range(TEACHERS):
             make_column(folder, teacher, given.samples, 1)

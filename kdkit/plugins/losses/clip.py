@@ -180,7 +180,7 @@ def _cross_entropy(
         positives.take_from_(slope, tile)
         add_gradients(slope, images, texts, tile, to_image, to_text)
     texts.finish_gradient_(to_text, scale)
-    return value, (to_image, to_text, images.finish_gradient_(to_image, scale))
+    return value.to(image.dtype), (to_image, to_text, images.finish_gradient_(to_image, scale))
 
 
 def nearly_equal(batch: LossInput, similarity: float) -> Tensor:

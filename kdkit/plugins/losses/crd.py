@@ -168,7 +168,7 @@ class _Divergence:
             value += self._add_slopes(slope.zero_(), logits, tile, spare, is_bounded(scale))
             add_gradients(slope, images, texts, tile, to_image, to_text)
         texts.finish_gradient_(to_text, scale)
-        return value, (to_image, to_text, images.finish_gradient_(to_image, scale))
+        return value.to(image.dtype), (to_image, to_text, images.finish_gradient_(to_image, scale))
 
     def _constant(self) -> Tensor:
         """The terms of this rank's rows and columns that need no matrix."""

@@ -175,19 +175,21 @@ def log_normalizers(
     absent: Sequence[Tensor | None],
     domain: Tensor | None = None,
 ) -> Tensor:
-    """(len(absent), 2, B): for each set of absent samples, logsumexps of rows, and of columns over the tiles' rows.
+    """(len(absent), 2, B) float64: for each set of absent samples, logsumexps of rows, and of columns over the tiles'
+    rows.
 
-    Those of rows without tiles, or of absent samples, are -inf.
+    Those of rows without tiles, or of absent samples, are -inf. In float32 a logarithm of 20 is off by 1e-6: an error
+    of all probabilities of a row, which close to the target is as large as the gradient.
     """
     bounded, (memory,) = is_bounded(scale), buffers(1, query.rows, found)
-    total = query.rows.new_full((len(absent), 2, len(query.rows)), -torch.inf)
+    total = query.rows.new_full((len(absent), 2, len(query.rows)), -torch.inf, dtype=torch.float64)
     for tile in found:
         logits = similarities(query, key, tile, memory, scale)
         for number, missing in enumerate(absent):
             visible = hide_(logits if len(absent) == 1 else logits.clone(), tile, missing, domain)
             powers = visible.exp_() if bounded else None
             for axis in (0, 1):
-                some = visible.logsumexp(1 - axis) if powers is None else powers.sum(1 - axis).log_()
+                some = visible.logsumexp(1 - axis).double() if powers is None else powers.sum(1 - axis).double().log_()
                 normalizer = total[number, axis, tile[axis]]
                 torch.logaddexp(normalizer, some, out=normalizer)
     return total
@@ -200,7 +202,7 @@ def gathered_normalizers(found: Tensor, gather: Callable[[Tensor], Tensor]) -> T
 
 def weighted(normalizers: Tensor, weight: Tensor) -> Tensor:
     """(2, B) normalizers that give weight x probability: ``weight * exp(l - n) = exp(l - (n - log(weight)))``."""
-    return torch.where(weight > 0, normalizers - weight.log(), torch.inf)
+    return torch.where(weight > 0, normalizers - weight.double().log(), torch.inf)
 
 
 def add_softmaxes_(
@@ -210,11 +212,11 @@ def add_softmaxes_(
     rows, columns = normalizers[0, tile[0], None], normalizers[1, tile[1]]
     if bounded:
         powers = logits.exp_()
-        by_row.addcmul_(powers, (-rows).exp())
-        by_column.addcmul_(powers, (-columns).exp())
+        by_row.addcmul_(powers, (-rows).exp().to(powers.dtype))
+        by_column.addcmul_(powers, (-columns).exp().to(powers.dtype))
     else:
-        by_row.add_((logits - rows).exp_())
-        by_column.add_(logits.sub_(columns).exp_())
+        by_row.add_((logits - rows.to(logits.dtype)).exp_())
+        by_column.add_(logits.sub_(columns.to(logits.dtype)).exp_())
 
 
 # ------------------------------------------------------------------------------------------- autograd
