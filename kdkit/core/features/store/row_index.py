@@ -20,6 +20,7 @@ class RowIndex:
     """Finds the row of a sample by its id and content digest, or by its digest alone in rows without an id.
 
     Rows are sorted by a hash of both; ids are read from the mapped shards and compared, so equal hashes do no harm.
+    Samples in the order of their rows, the commonest case, are compared with the rows that follow and not searched.
 
     Args:
         shards: of the column.
@@ -29,7 +30,7 @@ class RowIndex:
     def __init__(self, shards: Sequence[Shard], wanted: NDArray[np.bool_]) -> None:
         self._shards = tuple(shards)
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
-        self._rows = np.flatnonzero(wanted)
+        self._wanted, self._rows = wanted, np.flatnonzero(wanted)
         keys = np.empty(len(self._rows), np.uint64)
         for shard, start in zip(self._shards, self._starts.tolist(), strict=False):
             first, last = np.searchsorted(self._rows, [start, start + len(shard)]).tolist()
@@ -39,6 +40,7 @@ class RowIndex:
                 keys[here] = _keys(shard.ids.encoded(rows), shard.digests[rows])
         order = np.argsort(keys, kind="stable")
         self._keys, self._rows = keys[order], self._rows[order]
+        self._may_repeat = bool((self._keys[1:] == self._keys[:-1]).any())
 
     def find(self, ids: Iterable[str], digests: NDArray[np.uint64]) -> NDArray[np.int64]:
         """(N,) the row of each sample, -1 for none.
@@ -50,14 +52,33 @@ class RowIndex:
         found = np.full(len(digests), -1, np.int64)
         if not len(self._rows):
             return found
-        for start, names in _chunks(ids):
-            part = slice(start, start + len(names))
-            found[part] = self._rows_of(np.array(names, np.bytes_), digests[part])
-            absent = np.flatnonzero(found[part] < 0)
+        following = 0
+        for start, part in _chunks(ids):
+            here = slice(start, start + len(part))
+            names, contents, rows = np.array(part, np.bytes_), digests[here], found[here]
+            rows[:] = self._rows_in_order(names, contents, following)
+            left = np.flatnonzero(rows < 0)
+            rows[left] = self._rows_of(names[left], contents[left])
+            absent = left[rows[left] < 0]
             if len(absent) and self._has_shared_rows:
                 unnamed = np.full(len(absent), NO_ID.encode(), np.bytes_)
-                found[start + absent] = self._rows_of(unnamed, digests[start + absent])
+                rows[absent] = self._rows_of(unnamed, contents[absent])
+            known = np.flatnonzero(rows >= 0)
+            last, row = (int(known[-1]), int(rows[known[-1]])) if len(known) else (0, following)
+            following = row + len(part) - last
         return found
+
+    def _rows_in_order(
+        self, names: NDArray[np.bytes_], digests: NDArray[np.uint64], following: int
+    ) -> NDArray[np.int64]:
+        """(n,) the rows from ``following`` on where they are those of the samples, else -1."""
+        rows = np.arange(following, following + len(names))
+        known = 0 if self._may_repeat else max(0, min(len(names), len(self._wanted) - following))
+        stored_names, stored_digests = self._stored(rows[:known])
+        same = (stored_names == names[:known]) & (stored_digests == digests[:known])
+        rows[:known][~(same & self._wanted[rows[:known]])] = -1
+        rows[known:] = -1
+        return rows
 
     @property
     def _has_shared_rows(self) -> bool:
@@ -65,10 +86,9 @@ class RowIndex:
 
     def _rows_of(self, names: NDArray[np.bytes_], digests: NDArray[np.uint64]) -> NDArray[np.int64]:
         keys = _keys(names.tolist(), digests)
-        first = np.searchsorted(self._keys, keys, side="left")
         place = np.searchsorted(self._keys, keys, side="right") - 1  # the last of equal keys
         found = np.full(len(names), -1, np.int64)
-        left = np.flatnonzero(place >= first)
+        left = np.flatnonzero((place >= 0) & (self._keys[place] == keys))
         while len(left):
             rows = self._rows[place[left]]
             stored_names, stored_digests = self._stored(rows)
@@ -76,7 +96,7 @@ class RowIndex:
             found[left[same]] = rows[same]
             left = left[~same]
             place[left] -= 1
-            left = left[place[left] >= first[left]]
+            left = left[(place[left] >= 0) & (self._keys[place[left]] == keys[left])]
         return found
 
     def _stored(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.bytes_], NDArray[np.uint64]]:

@@ -61,6 +61,22 @@ def test_rows_are_those_of_a_dictionary(tmp_path: Path, hashes: str, monkeypatch
     assert find(shards, np.zeros(72, bool), samples) == [-1] * len(samples)
 
 
+def test_samples_in_the_order_of_rows_are_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that changed, have no row or come from elsewhere are, and none finds a row that is not wanted."""
+    monkeypatch.setattr(row_index, "CHUNK", 7)
+    keys: Keys = [(f"sample {number}", number) for number in range(40)]
+    wanted = np.arange(40) % 13 != 5
+    samples = [*keys[:12], ("sample 12", 0), *keys[13:28], *keys[31:], *keys[3:5], ("another", 1)]
+    shards = opened(tmp_path, keys[:17], keys[17:])
+    searched: list[int] = []
+    rows_of = RowIndex._rows_of
+    monkeypatch.setattr(
+        RowIndex, "_rows_of", lambda self, names, digests: searched.append(len(names)) or rows_of(self, names, digests)
+    )
+    assert find(shards, wanted, samples) == expected((keys,), wanted, samples)
+    assert sum(searched) < len(samples) / 2
+
+
 def test_ids_are_texts_of_the_mapped_file(tmp_path: Path) -> None:
     names = ["a", "bß", "", "d" * 40]
     (shard,) = opened(tmp_path, [(name, number) for number, name in enumerate(names)])
