@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from numpy.typing import NDArray
 
@@ -20,6 +22,7 @@ from kdkit.core.base.atomic import write_atomically
 from kdkit.core.base.errors import ExitCode, KdkitError, did_you_mean
 from kdkit.core.base.journal import Journal, intact_lines
 from kdkit.core.base.system_errors import as_kdkit_error
+from kdkit.core.data.stamps import Stamp, stamps_of, unchanged
 from kdkit.core.features.store.column import UNREADABLE_IMAGES, Column
 from kdkit.core.features.store.header import Header, damaged, is_damage
 from kdkit.core.features.store.shard import Shard
@@ -34,6 +37,8 @@ class FeatureStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._open: WeakValueDictionary[Path, Column] = WeakValueDictionary()
+        self._stamps: dict[Path, tuple[int, dict[str, Stamp]]] = {}  # when an open column was opened; of its files
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -51,7 +56,7 @@ class FeatureStore:
         return tuple(sorted(found, key=lambda header: header.fingerprint[:PREFIX] != current))
 
     def column(self, teacher: str, fingerprint: str | None = None) -> Column:
-        """Open a teacher's column.
+        """A teacher's column as it is now: opened, unless the caller still has it open and no file changed.
 
         Args:
             teacher: its name.
@@ -72,7 +77,7 @@ class FeatureStore:
             )
         for header in headers:
             if fingerprint in (None, header.fingerprint):
-                return Column(self._folder(header), header)
+                return self._opened(header)
         raise KdkitError(
             "KD-FEAT-018",
             f"the features of '{teacher}' have fingerprint {headers[0].fingerprint[:PREFIX]}, "
@@ -146,6 +151,16 @@ class FeatureStore:
             KdkitError: there is no such column.
         """
         write_texts(self.column(teacher, fingerprint).folder, texts)
+
+    def _opened(self, header: Header) -> Column:
+        """One object for all who have it open: samples are then matched with its rows once."""
+        folder, now = self._folder(header), time.time_ns()
+        stamps, column = stamps_of(sorted(folder.iterdir())), self._open.get(folder)
+        opened, then = self._stamps.get(folder, (0, {}))
+        if column is None or column.header != header or stamps != then or not unchanged(then, opened):
+            column = self._open[folder] = Column(folder, header)
+            self._stamps[folder] = now, stamps
+        return column
 
     def _folder(self, header: Header) -> Path:
         return self.root / header.teacher / header.fingerprint[:PREFIX]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from kdkit.core.base.journal import Journal, JournalEntry
 from kdkit.core.contracts import SignalSpec
+from kdkit.core.data import stamps
 from kdkit.core.features import Column, FeatureStore, Header
 from kdkit.core.features.store.shard import ABSENT, PRESENT, UNREADABLE, Shard
 from tests.core.features.small import keyed_index
@@ -279,6 +280,20 @@ def test_the_column_of_the_last_extraction_is_current(tmp_path: Path) -> None:
     assert store.column("tiny").fingerprint == newer.fingerprint
     store.create(HEADER)
     assert [header.fingerprint for header in store.headers("tiny")] == ["ab" * 32, "01" * 32]
+
+
+def test_an_open_column_is_shared_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, _ = one_shard(tmp_path)
+    column = store.column("tiny")
+    assert store.column("tiny") is not column  # the file has just changed and may change again in the same instant
+    monkeypatch.setattr(stamps, "RECENT_NS", 0)
+    column = store.column("tiny")
+    assert store.column("tiny") is column
+    os.utime(column.shards[0].path, (0, 0))
+    assert store.column("tiny") is not column
+    column = store.column("tiny")
+    add_rows(store, [("later", 1)])
+    assert len(store.column("tiny")) == len(column) + 1
 
 
 def test_a_missing_column_is_reported_with_a_proposal(tmp_path: Path) -> None:
