@@ -26,6 +26,7 @@ from kdkit.plugins.students.clinkd.images import ImageSettings
 from kdkit.plugins.students.clinkd.network import freeze
 from kdkit.plugins.students.clinkd.origin import Base, Origin
 from kdkit.plugins.students.clinkd.packing import Packing
+from kdkit.plugins.students.clinkd.patch_products import multiply_patches
 from kdkit.plugins.students.clinkd.prepare import Preparation
 from kdkit.plugins.students.clinkd.rotary import exchange, make_variant
 from kdkit.plugins.students.clinkd.settings import Choice, Settings
@@ -61,6 +62,7 @@ class ClinkdStudent(nn.Module):
         self.network: Any = network
         self.family = family = family or FAMILIES[self.base.config.model_type]
         check_fit(self.base, tokens, images, settings)
+        multiply_patches(self.base)
         variant, rope = make_variant(settings.rope or Choice(family.rope, {}), self.base, family)
         exchange(self.base, variant, rope.name, family)
         self.vision_turns: VisionTurns | None = None
