@@ -74,8 +74,8 @@ def demo(
 ) -> None:
     """Four teachers, a student, a fifth teacher with a new domain: distill, evaluate and export in minutes.
 
-    'kdkit demo clinkd' uses teachers and students that answer. It compares a baseline, Pseudo-KD, RoPE variants and
-    selective generation, then adds a second teacher with a new modality.
+    'kdkit demo clinkd' uses teachers and students that answer. It compares the answers alone with Pseudo-KD, adds a
+    second teacher with a new modality, and chooses the best of five answers.
     """
     if what == "clinkd":
         from kdkit.cli.demo_clinkd import Sizes, clinkd_demo
