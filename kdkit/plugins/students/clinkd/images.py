@@ -97,9 +97,9 @@ class ImageSettings:
 
     def normalized(self, patches: Tensor) -> Tensor:
         """(N, 3 * P * P) uint8 -> (N, 3 * T * P * P) float32: each image twice, as a video that stands still."""
-        x = patches.reshape(len(patches), 3, 1, -1).float()
+        x = patches.reshape(len(patches), 3, 1, -1).to(torch.float32, copy=True)
         mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (self.image_mean, self.image_std))
-        x = (x / 255 - mean) / std
+        x = x.div_(255).sub_(mean).div_(std)
         return x.expand(-1, -1, self.temporal_patch_size, -1).reshape(len(patches), -1)
 
 

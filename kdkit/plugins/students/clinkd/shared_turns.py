@@ -25,27 +25,23 @@ def owners(inputs: Mapping[str, Tensor]) -> list[int]:
         inputs: of B samples, as a student prepares them.
     """
     lengths: Sequence[int] = inputs["length"].tolist()
-    inside = _inside(inputs["tokens"], inputs["length"])
+    rows = [row.tobytes() for row in inputs["tokens"].cpu().numpy()]
+    width = inputs["tokens"].element_size()
+    begins = [row[: width * (length - 1)] for row, length in zip(rows, lengths, strict=True)]
     found = list(range(len(lengths)))
     kept: list[int] = []
     for one in sorted(found, key=lambda number: (-lengths[number], number)):
         whole = next(
-            (other for other in kept if inside[one][other] and _same(inputs, one, other, lengths[one] - 1)), one
+            (
+                other
+                for other in kept
+                if rows[other].startswith(begins[one]) and _same(inputs, one, other, lengths[one] - 1)
+            ),
+            one,
         )
         found[one] = whole
         if whole == one:
             kept.append(one)
-    return found
-
-
-def _inside(tokens: Tensor, length: Tensor) -> list[list[bool]]:
-    """Whether the tokens of the first sample, up to its last one, begin the second sample, for each pair."""
-    place = torch.arange(tokens.shape[1], device=tokens.device)
-    rows = [
-        ((own == tokens) | (place >= size)).all(1) & (length >= size)
-        for own, size in zip(tokens, length - 1, strict=True)
-    ]
-    found: list[list[bool]] = torch.stack(rows).tolist()
     return found
 
 
