@@ -233,7 +233,7 @@ def score_best_of_five(steps: Steps, version: str) -> tuple[dict[str, float], li
     """Accuracy of the answers that are chosen, each modality with the dual encoder that knows it; and the gates."""
     chosen, gates = dict[str, str](), list[dict[str, Any]]()
     for teacher, modalities in RERANKERS.items():
-        steps.run("add-teacher", teacher)
+        steps.run("add-teacher", teacher, "--domains", "")  # it chooses, and teaches nothing
         domains = [word for m in modalities for task in TASKS for word in ("--domain", f"{task}/{m}")]
         options = ["--version", version, "--samples", "5", "--rerank", teacher, "--max-new", "16", *domains]
         gates += json.loads(steps.capture("best-of-n", *options, "--json"))["domains"].values()

@@ -129,6 +129,16 @@ def test_losses_that_need_texts_cannot_use_it(root: Path) -> None:
         prepare(open_project(root), Options(), Silent())
 
 
+def test_one_without_domains_teaches_nothing_and_hinders_no_run(root: Path) -> None:
+    recipe(root, ("  - {name: fd, weight: 1.0}\n", ""))
+    told = Told()
+    add_teacher(open_project(root), "xr", {**ENTRY, "domains": []}, reporter=told)
+    compare_with_student(open_project(root), "xr", told)
+    assert not told.warnings
+    assert [teacher.name for teacher in prepare(open_project(root), Options(), told).plan.teachers] == ["radio"]
+    assert "xr: 'domains: []' in registry.yaml; teaches nothing" in told.said
+
+
 def test_adding_it_says_what_it_is(root: Path) -> None:
     told = add(root)
     assert any("xr has no text features: a probe measures trust in it; the losses crd skip it" in s for s in told.said)

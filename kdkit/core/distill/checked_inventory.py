@@ -75,7 +75,8 @@ def check_recipe(
         KdkitError: what does not fit.
     """
     registry, lock = project.registry, project.lock
-    locked = {name: lock.teachers[name] for name in registry.teachers if name in lock.teachers}
+    teaching = [name for name, entry in registry.teachers.items() if entry.domains != []]
+    locked = {name: lock.teachers[name] for name in teaching if name in lock.teachers}
     train = index.samples.take(index.select(split="train"))
     require_packing(recipe, student)
     require_protection(recipe, student, index)

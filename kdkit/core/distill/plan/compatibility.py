@@ -155,9 +155,12 @@ def require_previous(part: PreviousPart, builder: StudentBuilder) -> None:
 def compare_with_student(project: Project, name: str, reporter: Reporter) -> None:
     """Warn of all that keeps a teacher from teaching the project's student by its recipe.
 
-    A project whose data or student cannot be read yet is not compared; ``distill`` compares again.
+    One that may teach nothing is not compared, nor a project whose data or student cannot be read yet; ``distill``
+    compares again.
     """
     registry, catalogue = project.registry, project.catalogue
+    if name in registry.teachers and registry.teachers[name].domains == []:
+        return
     try:
         recipe = teaching_stage(load_recipe(registry.recipe, catalogue, project.root), catalogue)
         facts = project.lock.teacher(name)

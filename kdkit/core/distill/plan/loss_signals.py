@@ -58,5 +58,6 @@ def no_signal_error(name: str, given: Collection[str], recipe: Recipe, catalogue
         why="; ".join(reads),
         fix="add the loss 'fd', which learns from image features alone, or from text features alone"
         if set(given) in ({IMAGE}, {TEXT})
-        else "choose a recipe and a student of the teacher's kind: 'kdkit recipes'",
+        else "choose a recipe and a student of the teacher's kind: 'kdkit recipes'; if it is to choose among answers "
+        "alone, write 'domains: []' into its entry",
     )

@@ -117,7 +117,7 @@ def _row(teacher: ChosenTeacher, use: Use, locked: LockedTeacher | None, *, chos
         chosen=chosen,
         state="locked" if locked else "unavailable" if teacher.unavailable else can_be,
         dims=dict(locked.dims) if locked else _declared_dims(spec),
-        domains=teacher.domains or (spec.domains if spec else ()),
+        domains=(spec.domains if spec else ()) if teacher.domains is None else teacher.domains,
         license=facts.shown,
         distillation="denied" if not verdict.allowed else "unclear" if verdict.warning else "allowed",
         reason=verdict.reason,

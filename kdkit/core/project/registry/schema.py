@@ -75,8 +75,9 @@ class TeacherEntry(Part):
     provider: str | None = None
     """Distribution of the catalogue entry; needed only if two provide the same name."""
     options: Options = {}
-    domains: Annotated[list[str], Field(min_length=1)] | None = None
-    """It teaches only these domains, as far as trust admits it."""
+    domains: list[str] | None = None
+    """It teaches only these domains, as far as trust admits it. ``[]``: it teaches nothing, and serves other commands
+    alone, such as ``kdkit best-of-n``."""
     license: str | None = None
     """License asserted by the user; the lock records the license in the files."""
     signals: Literal["stored", "live"] = "stored"
