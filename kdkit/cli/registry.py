@@ -55,7 +55,9 @@ def add_teacher(
     loader: Annotated[
         str | None, typer.Option(help="open_clip, transformers or a plugin's (default: recognized from the files).")
     ] = None,
-    domains: Annotated[str | None, typer.Option(metavar="A,B", help="The only domains that it may teach; '' for none.")] = None,
+    domains: Annotated[
+        str | None, typer.Option(metavar="A,B", help="The only domains that it may teach; '' for none.")
+    ] = None,
     license: Annotated[str | None, typer.Option(help="The license, if its files do not state one.")] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Compute its signals during training; store none of training samples.")
