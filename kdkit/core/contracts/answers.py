@@ -37,7 +37,7 @@ class Decoding:
         seeds: a seed of its own for each sample, for one sampled answer each. An answer then depends on its own seed
             alone, not on the batch (to rounding). A model without this uses ``seed``.
         scored: also return each token's log-probability, at the cost of one forward pass.
-        batch_size: samples per batch; samples of similar length are batched together.
+        batch_size: samples per batch, at most; samples of similar length are batched together.
 
     Raises:
         KdkitError: values out of range.
@@ -51,7 +51,7 @@ class Decoding:
     seed: int = 0
     seeds: tuple[int, ...] = ()
     scored: bool = False
-    batch_size: int = 8
+    batch_size: int = 16
 
     def __post_init__(self) -> None:
         if min(self.max_new, self.beams, self.batch_size) < 1 or self.samples < 0:

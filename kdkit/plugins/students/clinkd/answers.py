@@ -43,11 +43,24 @@ def generate(network: Any, preparation: Reads, prompts: Sequence[Any], decoding:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(decoding.seed)
         for start in range(0, len(order), decoding.batch_size):
-            numbers = order[start : start + decoding.batch_size]
-            batch = preparation.batch(network, [prompts[number] for number in numbers])
-            part = replace(decoding, seeds=tuple(decoding.seeds[number] for number in numbers if decoding.seeds))
-            found |= zip(numbers, _answers(network, preparation.tokens, batch, part), strict=True)
+            found |= _numbered(network, preparation, prompts, order[start : start + decoding.batch_size], decoding)
     return [found[number] for number in range(len(prompts))]
+
+
+def _numbered(
+    network: Any, preparation: Reads, prompts: Sequence[Any], numbers: Sequence[int], decoding: Decoding
+) -> dict[int, list[Answer]]:
+    """Number of a prompt -> its answers; in halves where a GPU has no memory for all at once."""
+    part = replace(decoding, seeds=tuple(decoding.seeds[number] for number in numbers if decoding.seeds))
+    try:
+        batch = preparation.batch(network, [prompts[number] for number in numbers])
+        return dict(zip(numbers, _answers(network, preparation.tokens, batch, part), strict=True))
+    except torch.OutOfMemoryError:
+        if len(numbers) == 1:
+            raise
+    middle = len(numbers) // 2
+    halves = [_numbered(network, preparation, prompts, some, decoding) for some in (numbers[:middle], numbers[middle:])]
+    return halves[0] | halves[1]
 
 
 def _answers(network: Any, tokens: Tokens, batch: Batch, decoding: Decoding) -> list[list[Answer]]:

@@ -34,6 +34,9 @@ from kdkit.plugins.students.clinkd.shared_turns import owners
 from kdkit.plugins.students.clinkd.tokens import Tokens
 from kdkit.plugins.students.clinkd.vision_turns import VisionTurns
 
+SCORED_AT_ONCE = 8
+"""Samples of a forward pass that scores given answers."""
+
 
 class ClinkdStudent(nn.Module):
     """Fulfils ``contracts.Student`` and ``contracts.Answering``.
@@ -204,7 +207,7 @@ class ClinkdStudent(nn.Module):
 
     def log_likelihoods(self, images: Sequence[Image.Image], samples: Sequence[Sample]) -> list[tuple[float, ...]]:
         """``contracts.ScoresAnswers``. Raises: KdkitError for a sample that cannot be prepared, naming it."""
-        mode, most = self.training, Decoding().batch_size
+        mode, most = self.training, SCORED_AT_ONCE
         self.eval()
         try:
             rows = [self.prepare(image, sample) for image, sample in zip(images, samples, strict=True)]

@@ -230,6 +230,29 @@ def test_answers_do_not_depend_on_batches(tmp_path: Path) -> None:
     assert student.training, "as it was before"
 
 
+@pytest.mark.parametrize("room", [1, 2])
+def test_a_batch_that_does_not_fit_is_answered_in_parts(
+    tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, chosen = make(), samples(tmp_path)
+    whole = student.answer(PICTURES, chosen, Decoding(max_new=6))
+    generate, sizes = student.base.generate, list[int]()
+
+    def in_little_memory(**given: Any) -> Any:
+        sizes.append(len(given["attention_mask"]))
+        if sizes[-1] > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(**given)
+
+    monkeypatch.setattr(student.base, "generate", in_little_memory)
+    parts = student.answer(PICTURES, chosen, Decoding(max_new=6))
+    assert sizes[0] == len(chosen) > room
+    assert [[a.ids for a in row] for row in parts] == [[a.ids for a in row] for row in whole]
+    monkeypatch.setattr(student.base, "generate", lambda **_: in_little_memory(attention_mask=[0] * 9))
+    with pytest.raises(torch.OutOfMemoryError):
+        student.answer(PICTURES, chosen, Decoding(max_new=6))
+
+
 def test_beam_search_is_that_of_stock_generate(tmp_path: Path) -> None:
     student = make()
     chosen = samples(tmp_path)[1]
