@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -64,13 +65,14 @@ def _help(project: Project, device: str) -> bool:
     """Compute blocks whenever the main process names teachers, until it says whether it knows of damage."""
     index: SampleIndex | None = None
     while True:
-        names: list[str] | bool = broadcast([])
-        if isinstance(names, bool):
-            return names
+        asked: tuple[str, list[str]] | bool = broadcast(False)
+        if isinstance(asked, bool):
+            return asked
+        run, names = asked
         index = index or load_index(project, Silent(), verify=False)  # the main process has just verified it
         opened = [open_teacher(project, name, reporter=Silent()) for name in names]
         try:
-            _extract(project, opened, index, device, Silent(), together=True)
+            _extract(project, opened, index, device, Silent(), run=run)
         except KdkitError as error:
             if error.id != UNREADABLE_ERROR:  # the main process raises it too
                 raise
@@ -94,10 +96,10 @@ def extract_jointly(
         KdkitError: as :func:`~kdkit.core.features.extract.extraction.extract`; another process ends.
     """
     several = max(missing.counts.values()) > BLOCK_ROWS
-    together = _OTHERS_WAIT.get() and several and _has_locks(project)
-    if together:
-        broadcast([teacher.name for teacher in opened])
-    _extract(project, opened, index, device, reporter, missing=missing, together=together)
+    run = uuid.uuid4().hex if _OTHERS_WAIT.get() and several and _has_locks(project) else ""
+    if run:
+        broadcast((run, [teacher.name for teacher in opened]))
+    _extract(project, opened, index, device, reporter, missing=missing, run=run)
 
 
 def _extract(
@@ -108,7 +110,7 @@ def _extract(
     reporter: Reporter,
     *,
     missing: Missing | None = None,
-    together: bool,
+    run: str,
 ) -> None:
     names = {teacher.name for teacher in opened}
     own: Mapping[str, str | None] = live_devices(project.registry, project.lock)
@@ -122,8 +124,8 @@ def _extract(
         reporter=reporter,
         block_rows=BLOCK_ROWS,
         again=None if missing is None else missing.again,
-        shared=together,
-        one_run=together,
+        shared=bool(run),
+        run=run,
     )
 
 

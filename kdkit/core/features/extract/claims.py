@@ -19,16 +19,13 @@ _CLAIM = ".claim"
 class Claims:
     """The claims of one worker.
 
-    Args:
-        one_run: the workers are the processes of one run: if one ends early, the others end too.
-
     Attributes:
         own: names of the blocks that it works on.
         failed: names of blocks that another worker failed on, which are worth trying last.
     """
 
-    def __init__(self, workers: Workers, reporter: Reporter, *, one_run: bool = False) -> None:
-        self.workers, self._reporter, self._one_run = workers, reporter, one_run
+    def __init__(self, workers: Workers, reporter: Reporter) -> None:
+        self.workers, self._reporter = workers, reporter
         self.own: set[str] = set()
         self.failed: set[str] = set()
         self._reported: set[str] = set()
@@ -65,11 +62,11 @@ class Claims:
         """Remove the claims of workers that no longer live, and report how these ended; returns the living ones.
 
         Raises:
-            KdkitError: a worker of the same run has ended early.
+            KdkitError: a process of the same training run has ended early: the run cannot go on without it.
         """
         others = self.workers.others()
-        for other in others if self._one_run else ():
-            if self.workers.ended_early(other):
+        for other in others:
+            if self.workers.is_of_own_run(other) and self.workers.ended_early(other):
                 raise _lost(other)
         living = [other for other in others if self.workers.lives(other)]
         ids = {self.workers.id, *(other.id for other in living)}

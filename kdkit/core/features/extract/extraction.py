@@ -87,7 +87,7 @@ def extract(
     again: Mask | None = None,
     resume: bool = True,
     shared: bool = False,
-    one_run: bool = False,
+    run: str = "",
 ) -> tuple[Extracted, ...]:
     """Store the signals of all samples that the teachers' columns lack, and features of ``prompts``.
 
@@ -111,12 +111,13 @@ def extract(
         resume: finish interrupted shards; False for an index of a part of the samples, which lacks some of theirs.
         shared: other processes may do the same at the same time. Each computes what no other one has claimed, and
             returns when all is stored; counts of rows include theirs.
-        one_run: with ``shared``: all of them are processes of one run, and each ends when another one has ended early.
+        run: with ``shared``: names the training run whose process this is; it ends when another one of that run has
+            ended early.
 
     Raises:
         KdkitError: no such device; a full disk; an answer that a teacher refuses; NaN in a signal (naming the sample);
             unreadable images, once all others are stored, unless their data entry skips them; a ``shared`` worker with
-            other samples, batch size or fingerprints; of ``one_run``, another process that has ended early.
+            other samples, batch size or fingerprints; another process of ``run`` that has ended early.
     """
     reporter, live = reporter or Silent(), live or {}
     threads = workers or min(16, usable_processors())
@@ -124,7 +125,7 @@ def extract(
     with ExitStack() as stack:
         claims: Claims | None = None
         if shared:
-            claims = stack.enter_context(_joined(store, teachers, index, batch_size, reporter, one_run))
+            claims = stack.enter_context(_joined(store, teachers, index, batch_size, reporter, run))
         with claims.workers.planning() if claims else nullcontext():
             begun = _begin(store, teachers, index, prompts, live, batch_size, again, resume, reporter)
             blocks = begun.blocks(block_rows) if claims else []
@@ -154,7 +155,7 @@ def _joined(
     index: SampleIndex,
     batch_size: int,
     reporter: Reporter,
-    one_run: bool,
+    run: str,
 ) -> Iterator[Claims]:
     """This process among the workers of the store."""
     settings = {
@@ -163,8 +164,8 @@ def _joined(
         "set of samples": f"{len(index)} with digest {samples_digest(index)}",
         **{f"fingerprint of teacher '{teacher.name}'": teacher.fingerprint[:12] for teacher in teachers},
     }
-    with Workers(store.root / FOLDER, settings) as workers:
-        yield Claims(workers, reporter, one_run=one_run)
+    with Workers(store.root / FOLDER, settings, run=run) as workers:
+        yield Claims(workers, reporter)
 
 
 def _place_models(teachers: Sequence[OpenTeacher], live: Mapping[str, str], device: str) -> None:

@@ -39,6 +39,7 @@ class WorkerRecord:
         id: unique, also among workers of other machines.
         name: ``host:process``, for messages.
         settings: what all workers must agree on.
+        run: of the training run whose process it is; empty for others.
         beats: grows with its progress.
         rows: rows that it computed.
         seconds: since it began.
@@ -51,6 +52,7 @@ class WorkerRecord:
     id: str
     name: str
     settings: Mapping[str, str]
+    run: str = ""
     beats: int = 0
     rows: int = 0
     seconds: float = 0.0
@@ -83,6 +85,7 @@ class Workers:
     Args:
         folder: shared by all workers; removed by the last one.
         settings: compared with those of the living workers at the start.
+        run: as of :class:`WorkerRecord`.
         lease: seconds, as :data:`LEASE`.
         clock: monotonic seconds.
     """
@@ -92,12 +95,13 @@ class Workers:
         folder: Path,
         settings: Mapping[str, str],
         *,
+        run: str = "",
         lease: float = LEASE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder = folder
         self._lease, self._clock = lease, clock
-        self._own = WorkerRecord(uuid.uuid4().hex, f"{gethostname()}:{os.getpid()}", settings)
+        self._own = WorkerRecord(uuid.uuid4().hex, f"{gethostname()}:{os.getpid()}", settings, run)
         self._held = ExitStack()
         self._seen: dict[str, tuple[int, float]] = {}
         self._began = self._beaten = self._written = clock()
@@ -105,6 +109,10 @@ class Workers:
     @property
     def id(self) -> str:
         return self._own.id
+
+    def is_of_own_run(self, other: WorkerRecord) -> bool:
+        """Whether both are processes of one training run."""
+        return bool(other.run) and other.run == self._own.run
 
     def __enter__(self) -> Workers:
         """Join the others.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext, suppress
 from pathlib import Path
+
+import pytest
 
 from kdkit.core.contracts import Silent
 from kdkit.core.features.extract.claims import Claims
 from kdkit.core.features.extract.workers import Workers
+from tests.errors import raises_error
 
 
 def test_a_block_belongs_to_one_worker_until_it_is_released(tmp_path: Path) -> None:
@@ -46,3 +50,15 @@ def test_a_worker_that_lost_its_claim_does_not_release_that_of_another(tmp_path:
         shutil.rmtree(worker.folder)  # the others have finished and left
         assert claims.take("c")
         claims.release("c")
+
+
+@pytest.mark.parametrize("run", ["", "mine", "another"])
+def test_a_lost_process_ends_its_own_run_alone(tmp_path: Path, run: str) -> None:
+    with Workers(tmp_path / "w", {}, run="mine") as worker:
+        claims = Claims(worker, Silent())
+        with suppress(OSError), Workers(tmp_path / "w", {}, run=run) as other:
+            assert Claims(other, Silent()).take("a")
+            raise OSError("no space left")
+        with raises_error("KD-FEAT-630", mentions=("no space left",)) if run == "mine" else nullcontext():
+            assert claims.free_abandoned() == []
+        assert claims.take("a") == (run != "mine")
