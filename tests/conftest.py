@@ -15,12 +15,12 @@ from functools import cache
 from importlib import invalidate_caches
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.warm_python import WarmProcess, WarmPython
+from tests.warm_python import WarmProcess, WarmPython, warm_stock_checks
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -45,6 +45,9 @@ def pytest_collection_finish() -> None:
     """What collection imported stays until the end: collecting garbage need not look at it again (0.4 s each time)."""
     gc.collect()
     gc.freeze()
+
+
+Cold: TypeAlias = "subprocess.Popen[str]"
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,20 @@ class Cli:
     Attributes:
         folder: the current folder of the commands.
         environment: variables added for each command; ``PYTHONPATH`` holds the installed plugins.
+        interpreter: of a virtual environment, if it is not that of the tests.
     """
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    interpreter: Path | None = None
 
     def __call__(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Outcome:
+        return self.warm("-m", "kdkit", *arguments, env=env, timeout=timeout)
+
+    def warm(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Outcome:
+        """``python *arguments`` that finds the libraries imported; ``arguments`` as of :class:`WarmProcess`."""
         with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
-            process = self.start(*arguments, env=env, out=out, err=err)
+            process = self._start(*arguments, env=env, out=out, err=err)
             code = process.wait(timeout)
             out.seek(0)
             err.seek(0)
@@ -89,15 +98,19 @@ class Cli:
 
     def start(
         self, *arguments: str, env: Mapping[str, str] | None = None, out: IO[str], err: IO[str]
-    ) -> WarmProcess | subprocess.Popen[str]:
+    ) -> WarmProcess | Cold:
         """Start the command."""
-        return start("kdkit", *arguments, folder=self.folder, environment=self.variables(env), out=out, err=err)
+        return self._start("-m", "kdkit", *arguments, env=env, out=out, err=err)
+
+    def _start(self, *arguments: str, env: Mapping[str, str] | None, **streams: IO[str]) -> WarmProcess | Cold:
+        variables = self.variables(env)
+        return start(*arguments, folder=self.folder, environment=variables, python=self.interpreter, **streams)
 
     def variables(self, env: Mapping[str, str] | None) -> dict[str, str]:
         return {**clean_environment(), **self.environment, **(env or {})}
 
     def python(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Outcome:
-        """Any Python process in the same folder and environment."""
+        """Any Python process in the same folder and environment, which imports all that it needs."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
@@ -111,12 +124,12 @@ class Cli:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def start_module(*command: str) -> tuple[WarmProcess | subprocess.Popen[str], IO[str]]:
+def start_module(*command: str) -> tuple[WarmProcess | Cold, IO[str]]:
     """Start ``python -m *command`` of a module of the tests; the lines of its stderr come with it."""
     reader, writer = os.pipe()
     variables = {**clean_environment(), "PYTHONPATH": str(REPOSITORY)}
     with open(writer, "w") as err:
-        return start(*command, folder=REPOSITORY, environment=variables, out=err, err=err), open(reader)
+        return start("-m", *command, folder=REPOSITORY, environment=variables, out=err, err=err), open(reader)
 
 
 def clean_environment() -> dict[str, str]:
@@ -132,13 +145,20 @@ def clean_environment() -> dict[str, str]:
 
 
 def start(
-    *command: str, folder: Path, environment: Mapping[str, str], out: IO[str], err: IO[str]
-) -> WarmProcess | subprocess.Popen[str]:
-    """Start ``python -m *command``. Libraries that would find other settings than usual are imported anew."""
+    *arguments: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    out: IO[str],
+    err: IO[str],
+    python: Path | None = None,
+) -> WarmProcess | Cold:
+    """Start ``python *arguments``. Libraries that would find other settings than usual are imported anew."""
+    streams = {"out": out, "err": err}
     if seen_by_libraries(environment) == seen_by_libraries(clean_environment()):
-        return warm_python().start(*command, folder=folder, environment=environment, out=out, err=err)
+        address = warm_python().address
+        return WarmProcess(address, *arguments, folder=folder, environment=environment, python=python, **streams)
     return subprocess.Popen(
-        [sys.executable, "-m", *command],
+        [python or sys.executable, *arguments],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -151,12 +171,18 @@ def start(
 @cache
 def warm_python() -> WarmPython:
     """One for all commands of this process."""
-    return WarmPython(seen_by_libraries(clean_environment()))
+    return WarmPython({name: value for name, value in clean_environment().items() if name != "PYTHONPATH"})
+
+
+warm_stock_checks(lambda: warm_python().address)
 
 
 def seen_by_libraries(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a library may read when it is imported."""
-    others = ("KDKIT_", "PYTEST_", "PYTHONPATH", "WORLD_SIZE", "MASTER_", "RANK", "LOCAL_RANK")
+    """The variables that a library may read when it is imported, but for those that warm Python reads again."""
+    others = (
+        *("KDKIT_", "PYTEST_", "PYTHONPATH", "PYTHONDONT", "PIP_", "WORLD_SIZE", "MASTER_", "RANK", "LOCAL_RANK"),
+        *("HF_", "HOME", "NO_PROXY", "PATH", "COLUMNS"),
+    )
     return {name: value for name, value in environment.items() if not name.startswith(others)}
 
 

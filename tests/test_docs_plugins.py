@@ -100,7 +100,7 @@ def test_the_documented_loss_has_value_and_gradient() -> None:
 
 
 def test_the_documented_tests_pass_under_pytest(with_tests: Cli) -> None:
-    outcome = with_tests.python("-m", "pytest", "-p", "no:cacheprovider", "-q", "tests")
+    outcome = with_tests.warm("-m", "pytest", "-p", "no:cacheprovider", "-q", "tests")
     contracts = ("PluginContract", "LossContract", "LossContract")
     number = sum(1 for name in contracts for _ in kit.checks(getattr(kit, name)))
     assert outcome.stdout.strip().splitlines()[-1].startswith(f"{number} passed"), outcome.stdout

@@ -150,7 +150,16 @@ def test_two_machines_repair_the_student_as_one(toy: Cli, tmp_path: Path) -> Non
     with (tmp_path / "out").open("w+") as out, (tmp_path / "err").open("w+") as err:
         variables = toy.variables(None)
         machines = [
-            start("torch.distributed.run", *launch, *words, folder=toy.folder, environment=variables, out=out, err=err)
+            start(
+                "-m",
+                "torch.distributed.run",
+                *launch,
+                *words,
+                folder=toy.folder,
+                environment=variables,
+                out=out,
+                err=err,
+            )
             for _ in range(2)
         ]
         assert [machine.wait(300) for machine in machines] == [0, 0], (tmp_path / "err").read_text()[-3000:]

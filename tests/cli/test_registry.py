@@ -106,7 +106,7 @@ def test_biomedclip_is_fetched_from_two_repositories_and_then_opens_offline(kdki
     assert shown[3].split()[:4] == ["biomedclip", "locked", "32", "-"]
 
     shutil.rmtree(kdkit_cli.folder / ".kdkit")
-    opened = kdkit_cli.python("-c", OPEN, env={**online, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"})
+    opened = kdkit_cli.warm("-c", OPEN, env={**online, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"})
     assert opened.code == 0, opened.stderr
     lock = json.loads((kdkit_cli.folder / "registry.lock").read_text("utf-8"))
     assert opened.stdout.split() == ["32", lock["teachers"]["biomedclip"]["fingerprint"]]

@@ -81,7 +81,8 @@ def test_there_is_a_kind_for_every_family() -> None:
 
 
 def test_they_are_listed(plugins: dict[str, NewPlugin], environment: FreshEnvironment, tmp_path: Path) -> None:
-    outcome = environment.kdkit("plugins", "--json", folder=tmp_path, variables={"KDKIT_STRICT": "1"})
+    command = ("-m", "kdkit", "plugins", "--json")
+    outcome = environment.python(*command, folder=tmp_path, variables={"KDKIT_STRICT": "1"})
     assert (outcome.code, outcome.stderr) == (0, "")
     records = {record["distribution"]: record for record in json.loads(outcome.stdout)["plugins"]}
     for kind, plugin in plugins.items():
@@ -114,7 +115,7 @@ def test_their_own_tests_pass(plugins: dict[str, NewPlugin], environment: FreshE
     """Except the two checks that start interpreters: 'verify' runs them above."""
     folders = [str(plugin.folder / "tests") for plugin in plugins.values()]
     options = ["-q", "-rs", "-p", "no:cacheprovider", "-k", "not test_light and not test_quick"]
-    outcome = environment.python("-m", "pytest", *options, *folders)
+    outcome = environment.warm("-m", "pytest", *options, *folders)
     assert outcome.code == 0, outcome.stdout
     assert "skipped" not in outcome.stdout
 
@@ -159,7 +160,7 @@ def projects(
         (root / name / "registry.yaml").write_text(REGISTRY.replace("RECIPE", recipe), encoding="utf-8")
     (root / "parts" / "own.yaml").write_text(OWN_RECIPE, encoding="utf-8")
     script = f"{plugins['loader'].names.module}.make_weights"
-    assert environment.python("-m", script, "colors", folder=root / "parts").code == 0
+    assert environment.warm("-m", script, "colors", folder=root / "parts").code == 0
     environment.commands(
         root,
         ["add-teacher", "a-teacher", "-C", "parts"],

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
 
 import pytest
 
-from tests.conftest import clean_environment
+from tests.conftest import clean_environment, start
 from tests.core.plugin_system.scaffold.fresh import OFFLINE, FreshEnvironment
 
 TUTORIAL = Path(__file__).parents[2] / "docs/start/teacher-plugin.md"
-SHIMS = {
-    "kdkit": '-m kdkit "$@"',
-    "pytest": '-m pytest -p no:cacheprovider "$@"',
+WARM = {
+    "kdkit": ["-m", "kdkit"],
+    "pytest": ["-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"],
 }
-"""Commands that the running environment has, in the fresh one."""
+"""Commands of Python in the fresh environment, which find the libraries imported."""
 
 
 def blocks() -> Iterator[tuple[str, str]]:
@@ -46,30 +49,36 @@ class Shell:
 
     def __init__(self, environment: FreshEnvironment, folder: Path) -> None:
         self.folder = folder
-        programs = environment.executable.parent
-        for name, line in SHIMS.items():
-            shim = programs / name
-            shim.write_text(f'#!/usr/bin/env bash\nexec "{environment.executable}" {line}\n')
-            shim.chmod(0o755)
-        path = os.pathsep.join([str(programs), os.environ["PATH"]])
+        self.python = environment.executable
+        path = os.pathsep.join([str(self.python.parent), os.environ["PATH"]])
         self.variables = {**clean_environment(), **OFFLINE, "PATH": path, "COLUMNS": "80"}
 
     def __call__(self, command: str, text: str = "") -> str:
-        if command.startswith("cd "):
-            self.folder = (self.folder / command.removeprefix("cd ")).resolve()
+        name, *words = shlex.split(command)
+        if name == "cd":
+            self.folder = (self.folder / words[0]).resolve()
             return ""
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder,
-            env=self.variables,
-            input=text,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        return done.stdout
+        with TemporaryFile("w+") as out:
+            if name in WARM or words[:1] == ["-m"]:
+                streams: dict[str, Any] = {"out": out, "err": out}
+                arguments = (*WARM.get(name, ()), *words)
+                start(*arguments, folder=self.folder, environment=self.variables, python=self.python, **streams).wait(
+                    300
+                )
+            else:
+                subprocess.run(
+                    ["bash", "-c", command],
+                    cwd=self.folder,
+                    env=self.variables,
+                    input=text,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    timeout=300,
+                    check=False,
+                )
+            out.seek(0)
+            return out.read()
 
 
 def test_every_command_prints_what_is_shown(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Outcome, clean_environment
+from tests.conftest import Cli, Outcome, clean_environment
 
 OFFLINE = {
     "PIP_NO_INDEX": "1",
@@ -59,23 +59,28 @@ class FreshEnvironment:
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
+    def warm(self, *arguments: str, folder: Path | None = None, variables: Mapping[str, str] | None = None) -> Outcome:
+        """Run Python there; it finds the libraries imported."""
+        environment = {**clean_environment(), "PYTHONDONTWRITEBYTECODE": "1", **(variables or {})}
+        return Cli(folder or Path.cwd(), environment, self.executable).warm(*arguments)
+
     def install(self, *packages: Path) -> None:
         """``pip install``."""
         done = self.python("-m", "pip", "install", *map(str, packages), variables=OFFLINE)
         assert done.code == 0, done.stderr
 
     def kdkit(self, *arguments: str, folder: Path | None = None, variables: Mapping[str, str] | None = None) -> Outcome:
-        """The command, in a process of its own."""
-        return self.python("-m", "kdkit", *arguments, folder=folder, variables=variables)
+        """The command."""
+        return self.warm("-m", "kdkit", *arguments, folder=folder, variables=variables)
 
     def commands(self, folder: Path, *commands: Sequence[str]) -> str:
-        """Several commands in one process (importing torch anew for each would take minutes); what they printed."""
-        done = self.python("-c", COMMANDS, json.dumps(commands), folder=folder)
+        """Several commands in one process; what they printed."""
+        done = self.warm("-c", COMMANDS, json.dumps(commands), folder=folder)
         assert done.code == 0, done.stderr
         return done.stdout
 
     def answer(self, code: str, *arguments: str) -> Any:
         """What the Python code prints as JSON."""
-        done = self.python("-c", code, *arguments)
+        done = self.warm("-c", code, *arguments)
         assert done.code == 0, done.stderr
         return json.loads(done.stdout)
