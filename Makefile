@@ -12,8 +12,10 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@echo "mypy and pytest, beside each other"
+	@$(BIN)/mypy >$(VENV)/mypy.txt 2>&1 & types=$$!; trap "kill $$types 2>/dev/null" EXIT INT TERM; \
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	wait $$types; types=$$?; trap - EXIT; cat $(VENV)/mypy.txt; exit $$((tests + types))
 
 docs: $(VENV)/installed
 	$(BIN)/python -m sphinx -W --keep-going -n -b html docs docs/_build/html

@@ -30,6 +30,15 @@ LIBRARIES = (
     *("torch._dynamo", "torch.distributed", "torch.optim.swa_utils", "safetensors.torch", "accelerate", "h5py"),
     *("scipy.optimize", "matplotlib.figure", "PIL.Image", "pydantic", "rich.progress", "ruamel.yaml", "typer"),
     *("pluggy", "huggingface_hub.hf_api", "httpx2", "anyio.from_thread", "open_clip", "timm", "tokenizers"),
+    *(
+        "pandas",
+        "pyarrow.compute",
+        "cloudpickle",
+        "snowballstemmer",
+        "PIL.ImageFile",
+        "safetensors.numpy",
+        "pydantic.main",
+    ),
     *("transformers.generation.utils", "transformers.models.auto.modeling_auto"),
     *("transformers.models.qwen2_vl.modeling_qwen2_vl", "transformers.models.qwen2_vl.processing_qwen2_vl"),
 )
@@ -185,20 +194,20 @@ def run(
 def read_settings() -> None:
     """Hugging Face's libraries read their variables when they are imported: here, again."""
     from huggingface_hub import constants, hf_api
-    from transformers.utils import hub
 
     before = dict(vars(constants))
     importlib.reload(constants)
-    changed = {name for name, value in vars(constants).items() if name.isupper() and before.get(name) != value}
-    for module in [sys.modules[name] for name in list(sys.modules) if name.startswith("huggingface_hub.")]:
-        for name in changed & vars(module).keys():
-            setattr(module, name, getattr(constants, name))
+    now = {name: value for name, value in vars(constants).items() if name.isupper() and before.get(name) != value}
+    now["HF_MODULES_CACHE"] = os.path.join(constants.HF_HOME, "modules")
+    for name in [name for name in sys.modules if name.startswith(("huggingface_hub.", "transformers."))]:
+        found = vars(sys.modules[name])
+        found.update({setting: now[setting] for setting in now.keys() & found.keys()})
     hf_api.api.endpoint = constants.ENDPOINT
-    hub.HF_MODULES_CACHE = os.path.join(constants.HF_HOME, "modules")
 
 
 if __name__ == "__main__":
     for name in LIBRARIES:
         importlib.import_module(name)
+    sys.modules["PIL.Image"].init()  # imports all formats
     gc.freeze()
     serve(*(socket.socket(fileno=int(number)) for number in sys.argv[1:]))

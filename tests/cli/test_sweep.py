@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
-import sys
+import signal
 import time
 
 import pytest
@@ -34,21 +34,17 @@ def toy(kdkit_cli: Cli, install_plugin: InstallPlugin) -> Cli:
 
 
 def test_a_killed_sweep_resumes_with_the_same_table(toy: Cli) -> None:
-    command = ["-m", "kdkit", "sweep", "recipe", "losses.crd.weight=0.5,2", *SHORT, "--checkpoint-every", "0"]
-    with subprocess.Popen(
-        [sys.executable, *command],
-        cwd=toy.folder,
-        env=toy.variables(None),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        runs, deadline = toy.folder / "sweeps" / "recipe-losses.crd.weight" / "runs", time.monotonic() + 120
-        while len(list(runs.glob("*.json"))) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.kill()
+    command = ("sweep", "recipe", "losses.crd.weight=0.5,2", *SHORT, "--checkpoint-every", "0")
+    with open(os.devnull, "w") as said:
+        process = toy.start(*command, out=said, err=said)
+    runs, deadline = toy.folder / "sweeps" / "recipe-losses.crd.weight" / "runs", time.monotonic() + 120
+    while len(list(runs.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(60)
     assert 2 <= len(list(runs.glob("*.json"))) < 6
 
-    resumed = toy(*command[2:])
+    resumed = toy(*command)
     assert resumed.code == 0, resumed.stderr
     assert "run 1 of 6" not in resumed.stderr
     written = json.loads((runs.parent / "report.json").read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -20,7 +21,7 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Located:
-    """A parsed YAML document with its line numbers."""
+    """A parsed YAML document with its line numbers. Others may hold the same ``tree``: it is read only."""
 
     origin: str
     tree: Any
@@ -85,7 +86,7 @@ def validate_at(model: type[Model], data: Any, located: Located, place: Place = 
 
 def _parse(text: str, origin: str) -> Any:
     try:
-        return YAML(typ="rt", pure=True).load(text)
+        return _tree(text)
     except DuplicateKeyError as error:
         key = str(error.problem).split('"')[1]
         raise KdkitError(
@@ -97,6 +98,12 @@ def _parse(text: str, origin: str) -> Any:
     except Exception as error:  # beside YAMLError: the parser raises anything for odd keys, tags and numbers
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise KdkitError("KD-BASE-006", "not valid YAML", where=origin, why=why, fix="correct the file") from None
+
+
+@lru_cache(maxsize=16)
+def _tree(text: str) -> Any:
+    """A command asks for the registry and the recipe again and again; parsing them takes most of that time."""
+    return YAML(typ="rt", pure=True).load(text)
 
 
 def _mark(origin: str, error: MarkedYAMLError) -> str:

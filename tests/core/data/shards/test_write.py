@@ -260,7 +260,7 @@ def test_a_full_disk_leaves_whole_shards(kdkit_cli: Cli) -> None:
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)); "
     limited += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limited += f"sys.argv = ['kdkit', *{command!r}]; from kdkit.cli.main import run; run()"
-    done = kdkit_cli.python("-c", limited)
+    done = kdkit_cli.warm("-c", limited)
     assert (done.code, done.error) == (3, "KD-BASE-002"), done.stderr
     left = sorted(path.name for path in (kdkit_cli.folder / "shards").iterdir())
     assert left == ["shard-000000.tar", "shard-000001.tar", "shards.json"]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +26,7 @@ from kdkit.core.features.extract import extraction
 from kdkit.core.features.extract.column_plan import ColumnPlan
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.teachers.open import OpenTeacher
+from tests.conftest import REPOSITORY, Cli
 from tests.core.features.small import index_of, open_as, paint, picture_samples
 from tests.errors import raises_error
 from tests.toys import ToyEncoder
@@ -332,16 +330,8 @@ print(points, steps)
 
 
 def test_a_run_killed_at_any_write_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        cwd=Path(__file__).parents[4],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    done = Cli(REPOSITORY).warm("-c", KILLED, str(tmp_path), timeout=600)
+    assert done.code == 0, done.stderr
     points, steps = (int(number) for number in done.stdout.split())
     assert points > 20
     assert steps > 1

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from kdkit.core.features import FeatureStore
 from kdkit.core.features.extract.extraction import extract
 from kdkit.core.features.extract.shared import FOLDER
 from kdkit.core.features.extract.workers import Workers
+from tests.conftest import REPOSITORY, Cli
 from tests.core.features.extract.test_extraction import open_toy
 from tests.core.features.small import index_of, picture_samples
 from tests.errors import raises_error
@@ -28,16 +26,8 @@ SCENARIOS = ("three", "killed", "hung", "failing", "everywhere")
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The scenarios of ``worker_scenarios.py``, which compares the stores byte by byte."""
-    done = subprocess.run(
-        [sys.executable, "-m", SCRIPT, str(tmp_path_factory.mktemp("stores")), *SCENARIOS],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-        cwd=Path(__file__).parents[4],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = Cli(REPOSITORY).warm("-m", SCRIPT, str(tmp_path_factory.mktemp("stores")), *SCENARIOS, timeout=900)
+    assert done.code == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

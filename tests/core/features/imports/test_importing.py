@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from kdkit.core.features.store.column import Column
 from kdkit.core.features.store.store import FeatureStore
 from kdkit.core.project.project import Project
 from kdkit.core.teachers import check_lock, open_teacher
+from tests.conftest import REPOSITORY, Cli
 from tests.core.features.imports.saved import COUNT, IDS, WIDTH, save_npz, small_project, vectors
 from tests.core.teachers.stub import Notes
 
@@ -190,7 +189,7 @@ importing._write = lambda *_: os._exit(9)
 request = importing.ImportRequest([Path({str(path)!r})], license="mit")
 importing.import_features(Project(Path({str(project.root)!r})), "tiles", request)
 """
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+    assert Cli(REPOSITORY).warm("-c", program).code == 9
     folder = column_of(project).folder
     assert len(list(folder.glob(".*"))) == 1
     assert run(project, path).new == COUNT
