@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -94,7 +95,10 @@ class Source:
 
     path: str
     text: str
-    tree: ast.Module
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
 
     def under(self, *rooms: str) -> bool:
         return self.path.startswith(rooms)
@@ -116,7 +120,7 @@ class Import:
 def python_files(*folders: str) -> list[Source]:
     paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
     texts = {path: path.read_text(encoding="utf-8") for path in paths}
-    return [Source(path.relative_to(ROOT).as_posix(), text, ast.parse(text)) for path, text in texts.items()]
+    return [Source(path.relative_to(ROOT).as_posix(), text) for path, text in texts.items()]
 
 
 PACKAGE = python_files("kdkit")
@@ -179,7 +183,7 @@ def handed_on(found: Import) -> Iterator[str]:
     """The modules that an import of kdkit reaches."""
     if not within(found.module, "kdkit"):
         return
-    face = FACES.get(found.module)
+    face = faces().get(found.module)
     if face is None or not found.names:
         yield found.module
         return
@@ -194,6 +198,7 @@ def file_of(module: str) -> str | None:
     return None
 
 
+@cache
 def faces() -> dict[str, dict[str, str]]:
     """Package -> name that it hands on -> the module that has it."""
     found: dict[str, dict[str, str]] = {}
@@ -209,9 +214,10 @@ def faces() -> dict[str, dict[str, str]]:
     return found
 
 
-FACES = faces()
-ARROWS = {source.path: internal(source) for source in PACKAGE}
-"""File -> the files that it imports -> where; lazy and TYPE_CHECKING imports counted."""
+@cache
+def arrows() -> dict[str, dict[str, str]]:
+    """File -> the files that it imports -> where; lazy and TYPE_CHECKING imports counted."""
+    return {source.path: internal(source) for source in PACKAGE}
 
 
 def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
@@ -228,7 +234,7 @@ def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
 
 
 def test_no_circles() -> None:
-    assert [" -> ".join(circle) for circle in circles(ARROWS)] == []
+    assert [" -> ".join(circle) for circle in circles(arrows())] == []
 
 
 def test_a_circle_is_found() -> None:
@@ -250,7 +256,7 @@ def test_core_has_these_rooms_and_nothing_beside_them() -> None:
 def test_a_room_imports_only_rooms_before_it() -> None:
     against = [
         f"{place}: {room(path)} imports {room(to)} ({to})"
-        for path, tos in ARROWS.items()
+        for path, tos in arrows().items()
         for to, place in tos.items()
         if path.startswith("kdkit/core/") and path.count("/") > 2 and to.startswith("kdkit/core/")
         if ROOMS.index(room(to)) > ROOMS.index(room(path))
@@ -367,7 +373,7 @@ class C:
 def f():
     import d.e
 """
-    found = imports(Source("kdkit/plugins/x.py", code, ast.parse(code)))
+    found = imports(Source("kdkit/plugins/x.py", code))
     assert [(i.module, i.eager) for i in found] == [
         ("a", True),
         ("kdkit.plugins", True),
