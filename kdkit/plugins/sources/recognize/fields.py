@@ -25,6 +25,10 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 """Field -> usual names of its column, the most certain first; compared without case, spaces and dashes."""
 FRACTIONS = {"train": 0.8, "calibration": 0.1, "test": 0.1}
 CAPTION = "a {domain} image of {label}"
+QUESTIONS = (
+    "these look like questions: write rows with the answer as 'text' and the question in 'extra', as "
+    "docs/reference/sources.md shows ('A question in a manifest'), and a data entry with the source jsonl"
+)
 MAX_DOMAINS = 50
 """A column with more values is no domain."""
 SHOWN = 4
@@ -90,8 +94,9 @@ def describe_fields(
     else:
         options["constants"] = {"domain": name}
         says.append(f"domain: {name}, for all (option constants)")
-    if not found["text"] and not found["label"]:
-        raise _nothing_to_learn(where, image, present, known)
+    if not found["text"] and len(labels := values_of(rows, found["label"] or "")) < len(rows):
+        unlabeled = len(rows) - len(labels) if labels else 0
+        raise _nothing_to_learn(where, image, present, known, unlabeled)
     if found["label"]:
         says.append(f"classes: {_some(values_of(rows, found['label']))} (column '{found['label']}')")
     if found["text"]:
@@ -132,15 +137,21 @@ def _odd_value(where: str, column: str, value: Any, number: int) -> KdkitError:
     )
 
 
-def _nothing_to_learn(where: str, image: str, present: Sequence[str], known: Sequence[str]) -> KdkitError:
+def _nothing_to_learn(
+    where: str, image: str, present: Sequence[str], known: Sequence[str], unlabeled: int
+) -> KdkitError:
     odd = [column for column in present if column not in known]
+    asks = {"question", "answer"} <= {column.lower() for column in present}
     return KdkitError(
         "KD-SRC-106",
-        "no column of texts or labels",
+        "no column of texts or labels" + (" that has one in each row" if unlabeled else ""),
         where=where,
         why=f"columns: {', '.join([*filter(None, [image]), *present])}"
+        + (f"; {unlabeled} rows have no label, and a caption needs one" if unlabeled else "")
         + (f"; values that are neither texts nor whole numbers are in {', '.join(odd)}" if odd else ""),
-        fix="name it text, caption or label, or write the data entry yourself with the option columns",
+        fix=QUESTIONS
+        if asks
+        else "name it text, caption or label, or write the data entry yourself with the option columns",
     )
 
 

@@ -48,6 +48,10 @@ def test_splits_with_other_names_are_a_hash() -> None:
 def test_without_texts_and_labels_nothing_can_be_learned() -> None:
     with raises_error("KD-SRC-106", where="rows.csv", mentions=("image, age",)):
         describe_fields([{"image": "a.png", "age": 3}], "ct", "rows.csv", image="image")
+    with raises_error("KD-SRC-106", mentions=("1 rows have no label",)):
+        describe_fields([{"image": "a.png", "label": name} for name in ("cyst", None)], "ct", "x", image="image")
+    with raises_error("KD-SRC-106", mentions=("question in 'extra'",)):
+        describe_fields([{"image": "a.png", "question": "what?", "answer": "a cyst"}], "ct", "x", image="image")
 
 
 def test_roots_are_looked_for_around_the_table(tmp_path: Path) -> None:
