@@ -15,6 +15,7 @@ from kdkit.core.contracts import MAX_ANSWER, Answer, Decoding, Sample, SignalSpe
 from kdkit.core.contracts.token_signals import HIDDEN, NAMED, token_signals, token_specs
 from kdkit.plugins.students.clinkd.create import create_student
 from kdkit.plugins.students.clinkd.folder import SAVED
+from kdkit.plugins.students.clinkd.settings import WHERE
 from kdkit.plugins.students.clinkd.student import ClinkdStudent
 
 
@@ -105,5 +106,10 @@ def load_generating(
     for name, given, default in (("max_answer", max_answer, MAX_ANSWER), ("max_tokens", max_tokens, 2048)):
         if given is not None or not saved:
             settings[name] = default if given is None else given
-    model = create_student(init=str(folder), **settings)
+    try:
+        model = create_student(init=str(folder), **settings)
+    except KdkitError as error:
+        if not error.where.startswith(WHERE):
+            raise
+        raise error.at(error.where.replace(WHERE, "options", 1)) from error  # of this teacher, not of the student
     return GeneratingTeacher(model.eval(), k=k, hidden=hidden)

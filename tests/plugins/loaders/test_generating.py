@@ -127,5 +127,7 @@ def test_rows_that_only_one_model_has_are_among_the_others(padded: str, tmp_path
 def test_wrong_options(folder: Path, tmp_path: Path) -> None:
     with raises_error("KD-LOAD-019", where="options.k", mentions=("1",)):
         load_generating(folder, k=0)
+    with raises_error("KD-STUD-044", where="options"):  # not the student's config
+        load_generating(folder, max_tokens=10**9)
     with raises_error("KD-STUD-025"):
         load_generating(tmp_path)
