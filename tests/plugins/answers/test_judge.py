@@ -130,6 +130,18 @@ def test_another_judge_is_noticed(endpoint: LocalEndpoint, tmp_path: Path) -> No
     assert requests_without_controls(endpoint) == 6
 
 
+def test_a_judge_without_any_verdict_is_refused_and_nothing_of_it_stays(
+    endpoint: LocalEndpoint, tmp_path: Path
+) -> None:
+    original, endpoint.answer = endpoint.answer, lambda _: [("<think>The reference says", ())]
+    with raises_error("KD-ANS-700", where="big at", mentions=("reference says", "max_new")):
+        judge(tmp_path, endpoint).evaluate(Said(ANSWERS), SAMPLES)
+    endpoint.answer = original
+    endpoint.requests.clear()
+    judge(tmp_path, endpoint).evaluate(Said(ANSWERS), SAMPLES)
+    assert requests_without_controls(endpoint) == 6, "all are asked again"
+
+
 def test_a_judge_that_changes_between_calls(endpoint: LocalEndpoint, tmp_path: Path) -> None:
     original = endpoint.answer
 

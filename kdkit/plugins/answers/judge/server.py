@@ -73,7 +73,8 @@ class JudgeServer:
         """Whether each answer is right; None where the reply is no verdict. Equal cases are asked once.
 
         Raises:
-            KdkitError: another model than that of the known verdicts; a damaged journal; errors of the client.
+            KdkitError: another model than that of the known verdicts, or one that gives no verdict on the fixed
+                cases; a damaged journal; errors of the client.
         """
         new = [case for case in dict.fromkeys(cases) if case.key not in self._known]
         if new:
@@ -85,6 +86,8 @@ class JudgeServer:
         for start in range(0, len(cases), BLOCK):
             part = cases[start : start + BLOCK]
             replies = self._send(client, [*CONTROLS, *part, *CONTROLS])
+            if CHECK not in self._known:
+                self._require_verdict(replies[:count])
             first = self._known.get(CHECK) or self._facts(replies[:count])
             self._require_same(first, replies)
             found = {case.key: reply for case, reply in zip(part, replies[count:-count], strict=True)}
@@ -95,6 +98,19 @@ class JudgeServer:
         """What tells this model from another one, by its replies to the controls."""
         facts = {"model": replies[0]["model"], "controls": [read_verdict(reply["reply"]) for reply in replies]}
         return {**facts, "canary": dict(self._teacher.canary())} if isinstance(self._teacher, Served) else facts
+
+    def _require_verdict(self, replies: Sequence[Value]) -> None:
+        """A model that judges none of the fixed cases judges nothing; its replies would stay for good."""
+        if all(read_verdict(reply["reply"]) is None for reply in replies):
+            raise KdkitError(
+                "KD-ANS-700",
+                "the judge gives no verdict on cases that anyone can judge",
+                where=f"{self.settings.model} at {self.settings.endpoint}",
+                why=f"its reply ends with {replies[0]['reply'][-80:]!r}, not with a line VERDICT: ...",
+                fix="give it room to finish: --option max_new=2048; or another prompt: --option prompt=FILE; or take "
+                "another model. No verdict was kept",
+                code=ExitCode.FOUND,
+            )
 
     def _require_same(self, first: Value, replies: Sequence[Value]) -> None:
         """``replies`` begin and end with those to the controls."""
