@@ -134,7 +134,7 @@ def test_a_judge_without_any_verdict_is_refused_and_nothing_of_it_stays(
     endpoint: LocalEndpoint, tmp_path: Path
 ) -> None:
     original, endpoint.answer = endpoint.answer, lambda _: [("<think>The reference says", ())]
-    with raises_error("KD-ANS-700", where="big at", mentions=("reference says", "max_new")):
+    with raises_error("KD-ANS-700", mentions=("big at", "reference says", "max_new")):
         judge(tmp_path, endpoint).evaluate(Said(ANSWERS), SAMPLES)
     endpoint.answer = original
     endpoint.requests.clear()
