@@ -45,7 +45,9 @@ class AnswerReader:
             return None
         return ids
 
-    def read_answer(self, sample: Sample, sizes: tuple[tuple[int, int], ...], prompt: int = 0) -> Tensor:
+    def read_answer(
+        self, sample: Sample, sizes: tuple[tuple[int, int], ...], prompt: int = 0, most: int | None = None
+    ) -> Tensor:
         """(A,) tokens with the end token.
 
         :class:`OwnTokens` of this tokenizer are taken as they are, up to the first end token and as far as they fit. A
@@ -55,12 +57,13 @@ class AnswerReader:
         Args:
             sizes: (width, height) of the images as the model sees them.
             prompt: tokens of the prompt.
+            most: tokens of an answer that is no :class:`OwnTokens`; by default ``max_answer``.
         """
         own = sample.extra.get(OWN_TOKENS)
         if isinstance(own, OwnTokens) and own.tokenizer == self.tokens.digest():
             room = min(self.settings.max_answer, self.settings.max_tokens - prompt)
             return torch.tensor(self._up_to_end(own.ids)[:room])
-        text, most = self.boxes.answer(sample, sizes), self.settings.max_answer
+        text, most = self.boxes.answer(sample, sizes), self.settings.max_answer if most is None else most
         check_text(sample, text, self.tokens.marks.structure)
         answer = torch.tensor([*self.tokens.encode_answer(text), self.tokens.id(self.tokens.marks.end)])
         if len(answer) > most:

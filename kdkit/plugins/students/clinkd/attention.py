@@ -25,7 +25,8 @@ def attention_map(network: Any, family: FamilySpec, preparation: Any, prompt: An
         KdkitError: a family whose image tokens are no grid over the image; an answer that cannot be read.
     """
     rows, columns = _grid(family, preparation, prompt)
-    answer = preparation.read_answer(sample, prompt.sizes, len(prompt.ids))
+    room = preparation.settings.max_tokens - len(prompt.ids)  # a cut answer has max_answer tokens and no end
+    answer = preparation.read_answer(sample, prompt.sizes, len(prompt.ids), room)
     ends = preparation.tokens.ends
     while len(answer) > 1 and int(answer[-1]) in ends:
         answer = answer[:-1]

@@ -60,6 +60,8 @@ def test_attention_of_any_implementation_is_eager() -> None:
     found = student.attention(PICTURES[1], boxed)
     assert student.base.config.get_text_config()._attn_implementation == before == "sdpa"
     assert found.boxes == ((0.1, 0.25, 0.5, 0.75),)
+    cut = make(max_answer=len(found.tokens), max_tokens=160).attention(PICTURES[1], boxed)
+    assert cut.tokens == found.tokens, "an answer that was cut has no room for the end token"
     eager = make(attn_implementation="eager", **long).attention(PICTURES[1], boxed)
     assert np.abs(found.weights - eager.weights).max() < 1e-5  # the vision tower rounds otherwise
 
