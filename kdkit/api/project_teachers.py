@@ -39,7 +39,7 @@ class TeacherMethods(OpenedProject):
             source: ``hf:ORG/REPO[@REV]``, ``local:DIR``, ``package:PKG/DIR`` or ``https://HOST/FILE.zip``; required
                 for a new name.
             loader: reads the files; by default recognized from them.
-            domains: the only domains that it may teach.
+            domains: the only domains that it may teach; ``[]`` for none.
             license: if its files do not state one.
             live: compute its signals during training; store none of training samples.
             options: of the loader.

@@ -75,7 +75,7 @@ def check_recipe(
         KdkitError: what does not fit.
     """
     registry, lock = project.registry, project.lock
-    teaching = [name for name, entry in registry.teachers.items() if entry.domains != []]
+    teaching = [name for name, entry in registry.teachers.items() if entry.may_teach]
     locked = {name: lock.teachers[name] for name in teaching if name in lock.teachers}
     train = index.samples.take(index.select(split="train"))
     require_packing(recipe, student)

@@ -35,7 +35,8 @@ class Forecast:
         free: bytes that are free where the files go.
         license: its names, and what follows from them for the project's use.
         also: other sources of files, whose sizes are not counted.
-        domains: that it will teach, or that its authors name; empty if unknown.
+        domains: that it will teach, or that its authors name; empty if unknown or none.
+        may_teach: False if the registry allows it no domain.
     """
 
     source: str
@@ -45,6 +46,7 @@ class Forecast:
     license: str
     domains: tuple[str, ...]
     also: tuple[str, ...] = ()
+    may_teach: bool = True
 
     @property
     def bytes(self) -> int:
@@ -53,7 +55,8 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """For people."""
-        named = ", ".join(self.domains) or "not known; trust will be measured"
+        unknown = "not known; trust will be measured" if self.may_teach else "none: it teaches nothing"
+        named = ", ".join(self.domains) or unknown
         return [*self.lines_of_files(), f"domains: {named}"]
 
     def lines_of_files(self) -> list[str]:
@@ -103,9 +106,10 @@ def forecast(project: Project, chosen: ChosenTeacher, reporter: Reporter, *, off
                 also.append("other repositories that its files may name")
             cached = bytes_in_cache(source, listing)
     facts = chosen.license_facts(seen, gated=gated)
-    domains = chosen.domains or (chosen.spec.domains if chosen.spec else ())
+    domains = (chosen.spec.domains if chosen.spec else ()) if chosen.domains is None else chosen.domains
     reason = allowed(facts, use).reason
-    made = Forecast(chosen.source, sizes, cached, _free(place), reason, domains, tuple(dict.fromkeys(also)))
+    others = tuple(dict.fromkeys(also))
+    made = Forecast(chosen.source, sizes, cached, _free(place), reason, domains, others, chosen.domains != ())
     _require_space(made, chosen, place)
     return made
 

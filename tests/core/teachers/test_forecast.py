@@ -39,6 +39,8 @@ def test_the_plan_is_told_before_the_files_are_fetched(tmp_path: Path) -> None:
     assert "mit" in license
     assert domains.endswith("ct"), "the project's choice, not the authors' domains"
     assert reporter.said[3].startswith("probing")
+    barred = plan_addition(project, "b", {"from": "local:folder", "domains": [], "license": "mit"}).forecast
+    assert (barred.domains, barred.lines()[-1]) == ((), "domains: none: it teaches nothing")
 
 
 def test_files_of_other_repositories_are_named(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def _as_of(project: Project, version: Version, reporter: Reporter) -> Project:
     """The project with the student, teachers and trust policy of the version.
 
     Raises:
-        KdkitError: a teacher that taught it, or an ancestor, is not in the registry any more.
+        KdkitError: a teacher that taught it, or an ancestor, is not in the registry any more, or may teach nothing now.
     """
     lineage, registry = version.lineage, project.registry
     gone = [teacher for teacher in lineage.teachers if teacher.domains and teacher.name not in registry.teachers]
@@ -160,6 +160,14 @@ def _as_of(project: Project, version: Version, reporter: Reporter) -> Project:
             code=ExitCode.MISSING,
         )
     names = {teacher.name: teacher.fingerprint for teacher in lineage.teachers}
+    if barred := [t.name for t in lineage.teachers if t.domains and not registry.teachers[t.name].may_teach]:
+        raise KdkitError(
+            "KD-DIST-710",
+            f"{version.name} learned from {', '.join(barred)}, which may teach nothing in this project",
+            where=str(project.registry_path),
+            why="every run of the comparison but one needs it",
+            fix=f"remove 'domains: []' from the entry of {barred[0]}",
+        )
     for name in names:
         locked = project.lock.teachers.get(name)
         if name in registry.teachers and locked is not None and locked.fingerprint != names[name]:

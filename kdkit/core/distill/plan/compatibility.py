@@ -159,7 +159,7 @@ def compare_with_student(project: Project, name: str, reporter: Reporter) -> Non
     compares again.
     """
     registry, catalogue = project.registry, project.catalogue
-    if name in registry.teachers and registry.teachers[name].domains == []:
+    if name in registry.teachers and not registry.teachers[name].may_teach:
         return
     try:
         recipe = teaching_stage(load_recipe(registry.recipe, catalogue, project.root), catalogue)

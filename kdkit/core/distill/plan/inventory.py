@@ -257,10 +257,9 @@ def domain_limits(registry: Registry) -> dict[str, Sequence[str]]:
 
 def _teachers_with_signals(registry: Registry, lock: Lock, recipe: Recipe, reporter: Reporter) -> tuple[str, ...]:
     """Teachers whose signals losses can read; the others correct, or teach through pseudo-labels or nothing."""
-    barred = [name for name, entry in registry.teachers.items() if entry.domains == []]
-    if barred:
+    names = [name for name, entry in registry.teachers.items() if entry.may_teach]
+    if barred := [name for name in registry.teachers if name not in (*names, _corrector(recipe))]:
         reporter.say(f"{', '.join(barred)}: 'domains: []' in registry.yaml; teaches nothing")
-    names = [name for name in registry.teachers if name not in barred]
     answering = [name for name in names if name in lock.teachers and not lock.teacher(name).signals]
     if idle := [name for name in answering if name != _corrector(recipe)]:
         reporter.say(f"{', '.join(idle)}: no signals; teaches only through 'kdkit pseudo-label'")

@@ -257,7 +257,8 @@ def _reranking(asked: Asked, settings: _Settings) -> tuple[Reranking | None, str
 def _lacks_hidden(asked: Asked) -> str:
     project = asked.project
     locked = project.lock.teachers
-    if any(name in locked and HIDDEN in locked[name].signals for name in project.registry.teachers):
+    teaching = [name for name, entry in project.registry.teachers.items() if entry.may_teach]
+    if any(name in locked and HIDDEN in locked[name].signals for name in teaching):
         return ""
     return "no teacher gives the states of its answers (the option 'hidden: true' of its loader)"
 

@@ -322,9 +322,15 @@ def domains_of_one_signal(table: TrustTable, weights: Array) -> dict[str, dict[s
 def teachers_without_domain(
     table: TrustTable, weights: Array, limits: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[TeacherWithoutDomain, ...]:
-    """Teachers whose every weight is 0, in the table's order; ``limits`` as for :func:`policy_weights`."""
-    found, allowed = [], np.where(_allowed(table, limits), table.accuracy, np.nan)
+    """Teachers whose every weight is 0, in the table's order; ``limits`` as for :func:`policy_weights`.
+
+    One whose limit is no domain is not among them: it is not to teach.
+    """
+    found, limits = [], limits or {}
+    allowed = np.where(_allowed(table, limits), table.accuracy, np.nan)
     for row in np.flatnonzero(~(weights > 0).any(axis=1)):
+        if table.teachers[row] in limits and not limits[table.teachers[row]]:
+            continue
         scores = allowed[row]
         best = None if np.isnan(scores).all() else int(np.nanargmax(scores))
         found.append(
@@ -332,7 +338,7 @@ def teachers_without_domain(
                 teacher=table.teachers[row],
                 best_domain=None if best is None else table.domains[best],
                 accuracy=math.nan if best is None else float(scores[best]),
-                limited=table.teachers[row] in (limits or {}),
+                limited=table.teachers[row] in limits,
             )
         )
     return tuple(found)

@@ -76,8 +76,8 @@ class TeacherEntry(Part):
     """Distribution of the catalogue entry; needed only if two provide the same name."""
     options: Options = {}
     domains: list[str] | None = None
-    """It teaches only these domains, as far as trust admits it. ``[]``: it teaches nothing, and serves other commands
-    alone, such as ``kdkit best-of-n``."""
+    """It teaches only these domains, as far as trust admits it. ``[]``: no loss reads it; it chooses answers (``kdkit
+    best-of-n``) or corrects them alone."""
     license: str | None = None
     """License asserted by the user; the lock records the license in the files."""
     signals: Literal["stored", "live"] = "stored"
@@ -92,6 +92,11 @@ class TeacherEntry(Part):
         if self.signals == "stored" and (self.device is not None or self.offload):
             raise ValueError("'device' and 'offload' are for 'signals: live'")
         return self
+
+    @property
+    def may_teach(self) -> bool:
+        """Whether losses may read it in any domain."""
+        return self.domains != []
 
 
 class StudentEntry(Part):

@@ -52,9 +52,9 @@ def _numbered(
 ) -> dict[int, list[Answer]]:
     """Number of a prompt -> its answers; in halves where a GPU has no memory for all at once."""
     part = replace(decoding, seeds=tuple(decoding.seeds[number] for number in numbers if decoding.seeds))
-    try:
-        batch = preparation.batch(network, [prompts[number] for number in numbers])
-        return dict(zip(numbers, _answers(network, preparation.tokens, batch, part), strict=True))
+    try:  # the batch has no name here: it would stay on the GPU beside its halves
+        found = _answers(network, preparation.tokens, preparation.batch(network, [prompts[n] for n in numbers]), part)
+        return dict(zip(numbers, found, strict=True))
     except torch.OutOfMemoryError:
         if len(numbers) == 1:
             raise

@@ -207,6 +207,10 @@ def test_what_cannot_be_explained(copied: Path) -> None:
     with raises_error("KD-DIST-033"):  # trust has nothing to measure
         explained_with()
     manifest.write_text(rows, encoding="utf-8")
+    registry.write_text(text.replace("  xr:\n", "  xr:\n    domains: []\n"), encoding="utf-8")
+    with raises_error("KD-DIST-710", mentions=("xr", "domains: []")):
+        explained_with()
+    registry.write_text(text, encoding="utf-8")
     remove_teacher(open_project(copied), "xr")
     with raises_error("KD-DIST-085", mentions=("xr", "local:models/xr"), code=ExitCode.MISSING):
         explained_with()

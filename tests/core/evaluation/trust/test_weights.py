@@ -111,6 +111,8 @@ def test_a_teacher_that_the_registry_excludes_is_named() -> None:
     nowhere = {"t0": ["dermoscopy"]}
     (idle,) = teachers_without_domain(found, policy_weights(found, Threshold(), limits=nowhere).teachers, nowhere)
     assert (idle.best_domain, idle.limited) == (None, True)
+    barred: dict[str, list[str]] = {"t0": []}
+    assert not teachers_without_domain(found, policy_weights(found, Threshold(), limits=barred).teachers, barred)
 
 
 def test_an_unmeasured_domain_has_no_teacher() -> None:

@@ -64,7 +64,6 @@ def test_sections_without_content_are_empty() -> None:
         ("version: 1\n\nteachers:\n  Bad Name: {}\n", 4, ["'Bad Name' is not a name"]),
         ("version: 1\nteachers:\n  a: 3\n", 3, ["teachers.a"]),
         ("version: 1\nteachers:\n  a:\n    domains: ct\n", 4, ["domains", "list"]),
-        ("version: 1\nteachers:\n  a:\n    domains: ct\n", 4, ["domains"]),
         ("version: 1\nteachers:\n  a:\n    options:\n      when: 2020-01-01\n", 4, ["options"]),
         ("version: 1\nteachers:\n  a: {}\n  a: {}\n", 4, ["'a'", "twice"]),
         ("version: 1\nteachers:\n  a: {\n", 4, ["YAML"]),

@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForImageTextToText
 
@@ -236,10 +238,12 @@ def test_a_batch_that_does_not_fit_is_answered_in_parts(
 ) -> None:
     student, chosen = make(), samples(tmp_path)
     whole = student.answer(PICTURES, chosen, Decoding(max_new=6))
-    generate, sizes = student.base.generate, list[int]()
+    generate, sizes, given_before = student.base.generate, list[int](), list[ReferenceType[Any]]()
 
     def in_little_memory(**given: Any) -> Any:
         sizes.append(len(given["attention_mask"]))
+        assert not any(mask() is not None for mask in given_before), "a larger batch is still in memory"
+        given_before[:] = [ref(given["attention_mask"])] if isinstance(given["attention_mask"], Tensor) else []
         if sizes[-1] > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return generate(**given)
