@@ -179,17 +179,19 @@ def log_normalizers(
     rows.
 
     Those of rows without tiles, or of absent samples, are -inf. In float32 a logarithm of 20 is off by 1e-6: an error
-    of all probabilities of a row, which close to the target is as large as the gradient.
+    of all probabilities of a row, which close to the target is as large as the gradient. Apple's GPUs have no float64:
+    there, normalizers are as the rows.
     """
+    exact = query.rows.dtype if query.rows.device.type == "mps" else torch.float64
     bounded, (memory,) = is_bounded(scale), buffers(1, query.rows, found)
-    total = query.rows.new_full((len(absent), 2, len(query.rows)), -torch.inf, dtype=torch.float64)
+    total = query.rows.new_full((len(absent), 2, len(query.rows)), -torch.inf, dtype=exact)
     for tile in found:
         logits = similarities(query, key, tile, memory, scale)
         for number, missing in enumerate(absent):
             visible = hide_(logits if len(absent) == 1 else logits.clone(), tile, missing, domain)
             powers = visible.exp_() if bounded else None
             for axis in (0, 1):
-                some = visible.logsumexp(1 - axis).double() if powers is None else powers.sum(1 - axis).double().log_()
+                some = visible.logsumexp(1 - axis).to(exact) if powers is None else powers.sum(1 - axis).to(exact).log()
                 normalizer = total[number, axis, tile[axis]]
                 torch.logaddexp(normalizer, some, out=normalizer)
     return total
@@ -202,7 +204,7 @@ def gathered_normalizers(found: Tensor, gather: Callable[[Tensor], Tensor]) -> T
 
 def weighted(normalizers: Tensor, weight: Tensor) -> Tensor:
     """(2, B) normalizers that give weight x probability: ``weight * exp(l - n) = exp(l - (n - log(weight)))``."""
-    return torch.where(weight > 0, normalizers - weight.double().log(), torch.inf)
+    return torch.where(weight > 0, normalizers - weight.to(normalizers.dtype).log(), torch.inf)
 
 
 def add_softmaxes_(
