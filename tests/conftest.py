@@ -23,7 +23,8 @@ from hypothesis import HealthCheck, settings
 from tests.warm_python import WarmProcess, WarmPython, warm_stock_checks
 
 REPOSITORY = Path(__file__).parents[1]
-LAST = {"test_generated_types.py"}
+AFTER_COMMANDS = {"test_generated_types.py"}
+"""By then mypy, which ``make test`` runs beside the tests, has filled its cache."""
 
 # Before torch is imported. Tests share few cores, and the last bits of a sum depend on the number of threads, which
 # must be the same in every process.
@@ -39,7 +40,13 @@ settings.load_profile("kdkit")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole commands first: their long files would otherwise end the run on one of two processes."""
-    items.sort(key=lambda item: 2 if item.path.name in LAST else not {"journeys", "cli"}.intersection(item.path.parts))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.path.name in AFTER_COMMANDS:
+        return 1
+    return 0 if {"journeys", "cli"}.intersection(item.path.parts) else 2
 
 
 def pytest_collection_finish() -> None:

@@ -1,4 +1,4 @@
-"""Generated plugins pass ``mypy --strict``. Run last: ``make test`` checks the project's own types beside the tests."""
+"""Generated plugins pass ``mypy --strict``; ``tests/conftest.py`` says when this runs."""
 
 from __future__ import annotations
 
