@@ -157,7 +157,7 @@ def train(
     with stop_requests(accelerator.device) as stop, watched_peers() as peers:
         for step, batch in batches if stopwatch is None else stopwatch.steps_of(batches):
             peers.step = step
-            _seed(settings.seed, step, accelerator)
+            torch.manual_seed(_step_seed(settings.seed, step, accelerator.process_index))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             finite.begin()
@@ -181,7 +181,7 @@ def train(
                 finite.read()  # waits for the device, so not at every step of a GPU
             if (bad := finite.ended) is not None:
                 again = inputs if bad.step == step else _repeat(batches, loader, bad.step).to(accelerator.device)
-                _seed(settings.seed, bad.step, accelerator)
+                torch.manual_seed(_step_seed(settings.seed, bad.step, accelerator.process_index))
                 raise not_finite_error(training, bad, again, limit_of(settings))
             with part("optimizer"), _memory_errors(step, partial(_states_advice, training)):
                 if not skipped:
@@ -270,12 +270,8 @@ def _format_point(last: Sequence[Mapping[str, float]], skipped: int) -> str:
     return "  ".join([*shown, *([f"skipped {skipped}"] if skipped else [])])
 
 
-def _seed(seed: int, step: int, accelerator: Accelerator) -> None:
-    """``torch.manual_seed`` of a step, which also seeds kinds of devices that are not here: for a millisecond."""
-    own = (seed * 1_000_003 + step) * 1009 + accelerator.process_index
-    torch.default_generator.manual_seed(own)
-    if accelerator.device.type != "cpu":
-        torch.get_device_module(accelerator.device).manual_seed(own)
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return (seed * 1_000_003 + step) * 1009 + rank
 
 
 @contextmanager
